@@ -83,7 +83,9 @@ def subjects():
 def test_all_are_looked_at():
     """So that a function that is added is in the table below, or is named as another kind."""
     assert len(ANALYSES) >= 45
-    assert {"ablate", "key_frequencies", "restricted_loss", "features", "heldout_fit"} <= {*ANALYSES}
+    assert {"ablate", "key_frequencies", "restricted_loss", "features", "heldout_fit"} <= {
+        *ANALYSES
+    }
     assert len(FIGURES) >= 25
 
 

@@ -69,7 +69,20 @@ class Indication:
 
 @dataclass(frozen=True, kw_only=True)
 class Algorithm(Result):
-    """A verdict with its reasons, and every measure it rests on (None: not looked at)."""
+    """A verdict with its reasons, and every measure it rests on (None: not looked at).
+
+    >>> import grokinterp as gi
+    >>> found = gi.circuits.algorithm(gi.load("mod31-small"))
+    >>> found.verdict, round(found.circularity.key_share, 3)
+    ('neither', 0.961)
+    >>> print(found.reasons[4])
+    distance irrelevance 0.9377 is not below 0.6, as in a clock
+    >>> found.table()[["measure", "value", "threshold"]].iloc[2:5].round(2)
+                     measure  value  threshold
+    2            circularity   0.72       1.00
+    3  gradient symmetricity  -0.15       0.98
+    4   distance irrelevance   0.94       0.60
+    """
 
     verdict: str  # "clock", "pizza", "neither" or "undetermined"
     readings: tuple[Indication, ...] = field(repr=False)
@@ -118,6 +131,17 @@ def algorithm(
     weak circle of the pizza's form. The verdict names the nearer of two idealised algorithms; the
     published networks lie on a line between them, and no measure here looks at how heads and
     neurons do it. InputError for a model without a table of embeddings `W_E` or `hook_embed`.
+
+    >>> import grokinterp as gi
+    >>> run = gi.load("mod31-small")
+    >>> found = gi.circuits.algorithm(run)
+    >>> found.verdict, found.frequencies
+    ('neither', (1, 8, 14))
+    >>> print(*found.reasons[3:5], sep="\n")
+    gradient symmetricity -0.1451 (standard error 0.0438) is below 0.98, as in a clock
+    distance irrelevance 0.9377 is not below 0.6, as in a clock
+    >>> print(gi.circuits.algorithm(run, step=0).reasons[0])
+    it answers 3.23% of all pairs, less than 99%
     """
     thresholds = Cutoffs() if thresholds is None else thresholds
     if not isinstance(thresholds, Cutoffs):

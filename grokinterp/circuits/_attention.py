@@ -40,6 +40,19 @@ class Attention(Result):
     `shares[h, k - 1]` is the share of the pattern's variance over (a, b), all positions together,
     in the terms const, cos w_k, sin w_k of a times the same of b; 0 where it is constant, None
     without an answer group (`reason`). Where a head looks is not what it moves.
+
+    >>> import grokinterp as gi
+    >>> found = gi.circuits.attention(gi.load("mod31-small"))
+    >>> found.positions, found.pattern.shape
+    (('a', 'b', 'equals'), torch.Size([4, 3, 31, 31]))
+    >>> found.table()[["head", "frequency", "share", "key"]].round(2)
+       head  frequency  share   key
+    0     0          1   0.82  True
+    1     1          8   0.84  True
+    2     2         14   0.91  True
+    3     3          8   0.37  True
+    >>> found.plot(to="b").layout.title.text
+    'Attention of layer 0 to operand b, step 10000'
     """
 
     pattern: Float[Tensor, "n_heads n_tokens p p"] = field(repr=False)
@@ -103,6 +116,15 @@ def attention(
     Weights of the softmax (0 to 1; the weights of a model with an attention rate below 1 sum to
     more). Heat maps over (a, b) as in figure 4 of Nanda et al. 2023 (arXiv 2301.05217). In a layer
     above the first, the position of b may hold what depends on a too.
+
+    >>> import grokinterp as gi
+    >>> found = gi.circuits.attention(gi.load("mod31-small"))
+    >>> found.table()[["head", "to_a", "frequency", "share"]].round(2)
+       head  to_a  frequency  share
+    0     0   0.5          1   0.82
+    1     1   0.5          8   0.84
+    2     2   0.5         14   0.91
+    3     3   0.5          8   0.37
     """
     snapshot, frequencies = subject_of(x, step, frequencies, task, train_mask)
     need_residual_stream(snapshot)
@@ -137,6 +159,11 @@ def commutativity(
     Averaged over all inputs, from the answer position (ARENA, chapter 1.5). Near 0 the head treats
     the operands alike on average, which a commutative answer asks for; it can still be far from
     symmetric on single inputs, and other parts can break the symmetry.
+
+    >>> import grokinterp as gi
+    >>> found = gi.circuits.commutativity(gi.load("mod31-small"))
+    >>> found.shape, found.index[found.abs().max(axis=1) > 0.02].tolist()
+    ((26, 4), [50, 100, 150, 200, 300, 400, 600])
     """
     run = run_of(x, task=task, train_mask=train_mask)
     need_residual_stream(run.snapshot())
@@ -191,6 +218,18 @@ class AttentionPatterns(Result):
     `patterns[i, h, query, key]` (float64) is of input `inputs[i]`, whose tokens are `tokens[i]`:
     "a=3", "b=5", "=". 0 where a causal model must not look. Where a head looks on a few inputs says
     nothing of the others: `circuits.attention` has the answer position on all.
+
+    >>> import grokinterp as gi
+    >>> found = gi.circuits.attention_patterns(gi.load("mod31-small"), inputs=[(3, 5)])
+    >>> found.tokens, found.patterns.shape
+    ((('a=3', 'b=5', '='),), torch.Size([1, 4, 3, 3]))
+    >>> found.table().round(2).query("head == 0 and query == '='")
+       a  b  head query  key  attention
+    6  3  5     0     =  a=3       0.58
+    7  3  5     0     =  b=5       0.42
+    8  3  5     0     =    =       0.00
+    >>> found.props()["attentionHeadNames"]
+    ['head 0', 'head 1', 'head 2', 'head 3']
     """
 
     patterns: Float[Tensor, "n_inputs n_heads n_tokens n_tokens"] = field(repr=False)
@@ -245,6 +284,14 @@ def attention_patterns(
     Weights of the softmax, as the model with its hooks uses them (0 to 1; with an attention rate
     below 1 they sum to more). InputError for a pair that is not of the task, a layer that is not of
     the model, a model without attention, and patterns that are not finite.
+
+    >>> import grokinterp as gi
+    >>> run = gi.load("mod31-small")
+    >>> found = gi.circuits.attention_patterns(run, inputs=[(3, 5), (30, 0)])
+    >>> found.tokens[1]
+    ('a=30', 'b=0', '=')
+    >>> found.patterns[1, 0].round(decimals=2).tolist()
+    [[1.0, 0.0, 0.0], [0.51, 0.49, 0.0], [0.27, 0.73, 0.0]]
     """
     snapshot, _ = subject_of(x, step=step, frequencies=(), task=task)
     need_residual_stream(snapshot)

@@ -35,6 +35,17 @@ class AttentionReadout(Result):
     share of its variance over the tokens, in group order, along cos and sin of w_k; 0 for a head
     that scores all tokens alike. `offset[j]` is how much more the head prefers the position of a
     over that of b whatever the token, in the same unit.
+
+    >>> import grokinterp as gi
+    >>> found = gi.circuits.attention_readout(gi.load("mod31-small"))
+    >>> found.leading, [round(share, 2) for share in found.leading_share]
+    ((1, 8, 14, 8), [0.84, 0.88, 0.92, 0.37])
+    >>> found.table()[["head", "frequency", "single_frequency", "key"]]
+       head  frequency  single_frequency   key
+    0     0          1             False  True
+    1     1          8              True  True
+    2     2         14              True  True
+    3     3          8             False  True
     """
 
     scores: Float[Tensor, "n_heads p"] = field(repr=False)
@@ -104,6 +115,15 @@ def attention_readout(
     above 0, without "=" (the query then varies), for constant attention, for models that no
     `TransformerArchitecture` describes and tasks without a group. The readout says what attention
     depends on, not what is done with it: see `attribution` and ablations.
+
+    >>> import grokinterp as gi
+    >>> found = gi.circuits.attention_readout(gi.load("mod31-small"))
+    >>> found.table()[["head", "frequency", "variance_explained", "single_frequency"]].round(2)
+       head  frequency  variance_explained  single_frequency
+    0     0          1                0.84             False
+    1     1          8                0.88              True
+    2     2         14                0.92              True
+    3     3          8                0.37             False
     """
     threshold = number("threshold", threshold, least=0, most=1, such_as="0.85")
     scaled = truth("scaled", scaled)
@@ -175,6 +195,17 @@ class AttentionFits(Result):
     """Both forms of every head, and how much of its attention to a they explain.
 
     `patterns[form]` are what a hook can put in the place of the pattern at the answer position.
+
+    >>> import grokinterp as gi
+    >>> found = gi.circuits.attention_fits(gi.load("mod31-small"))
+    >>> found.patterns["linear"].shape
+    torch.Size([961, 4, 3])
+    >>> found.table()[["head", "form", "variance_explained", "whole_readout"]].round(2).head(4)
+       head     form  variance_explained  whole_readout
+    0     0  sigmoid                0.84            1.0
+    1     1  sigmoid                0.87            1.0
+    2     2  sigmoid                0.93            1.0
+    3     3  sigmoid                0.34            1.0
     """
 
     patterns: dict[str, Float[Tensor, "n_inputs n_heads n_tokens"]] = field(repr=False)
@@ -213,6 +244,15 @@ def attention_fits(
     1 - r). Nanda et al. 2023 (arXiv 2301.05217) do so with one wave per head. A good fit does not
     show that the model works with it in place, nor a bad one that it fails: run `patterns` through
     a hook for that. Raises as `attention_readout` does.
+
+    >>> import grokinterp as gi
+    >>> found = gi.circuits.attention_fits(gi.load("mod31-small"), waves=2)
+    >>> found.table()[["head", "form", "frequency", "variance_explained"]].round(2).tail(4)
+       head    form  frequency  variance_explained
+    4     0  linear          1                0.91
+    5     1  linear          8                0.89
+    6     2  linear         14                0.96
+    7     3  linear          8                0.67
     """
     snapshot, frequencies = subject_of(x, step, frequencies, task, train_mask)
     readout = attention_readout(snapshot, layer=layer, frequencies=frequencies)
@@ -256,6 +296,14 @@ def fitted_patterns(
     """The fitted pattern at the answer position, for a hook to put in place of the true one.
 
     Float64, at every position of the layout; `form` is "sigmoid" or "linear", see `attention_fits`.
+
+    >>> import grokinterp as gi
+    >>> run = gi.load("mod31-small")
+    >>> fitted = gi.circuits.fitted_patterns(run, form="sigmoid")
+    >>> replaced = gi.hooks.replaced_patterns(0, fitted, name="fitted patterns")
+    >>> gi.ablate(run, [replaced], placebos=5).table()[["acc_all", "ratio", "placebo_min"]].round()
+       acc_all  ratio  placebo_min
+    0      1.0  116.0       4412.0
     """
     word("form", form, FITTED)
     snapshot, keys = subject_of(x, step, frequencies, task, train_mask)

@@ -44,7 +44,19 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class PaperTable(Result):
-    """The entries, the frequencies they are about, and the step. Losses in nats, on all inputs."""
+    """The entries, the frequencies they are about, and the step. Losses in nats, on all inputs.
+
+    >>> import grokinterp as gi
+    >>> found = gi.paper_table(gi.load("mod31-small"))
+    >>> round(found["loss"].value, 4), found["loss"].published
+    (0.005, '2.412e-07')
+    >>> found.table()[["quantity", "value", "published"]].head(4).round(2)
+                         quantity  value              published
+    0             key frequencies    3.0  5: 14, 35, 41, 42, 52
+    1  frequencies visible in W_E    3.0                      6
+    2                        loss    0.0              2.412e-07
+    3                    accuracy    1.0                      1
+    """
 
     entries: tuple[Entry, ...] = field(repr=False)
     frequencies: tuple[int, ...]
@@ -75,6 +87,15 @@ def paper_table(
     What a model has no answer for (no key frequencies, no "=", several layers, ...) has the value
     None (NaN in the table) and the reason as its note. A number near the published one does not
     show that the network works in the same way: see the placebos of `ablate`, and `algorithm`.
+
+    >>> import grokinterp as gi
+    >>> found = gi.paper_table(gi.load("mod31-small"))
+    >>> rows = found.table().query("section == 'ablations'")
+    >>> rows[["quantity", "value", "published"]].head(3).round(2)
+                       quantity  value published
+    34  loss: MLP skip 0 (zero)   0.04  9.12e-07
+    35  loss: MLP skip 0 (mean)   0.03  7.25e-07
+    36       loss: MLP 0 (zero)   3.78
     """
     snapshot, keys = subject_of(x, step, frequencies, task, train_mask)
     entries: list[Entry] = []

@@ -76,7 +76,15 @@ def standard_interventions(
     The latter are the embedding's other frequencies, the clusters of neurons, Fourier components of
     neurons and logits, and the directions that the neuron-logit map reads. Of an MLP or a CNN, its
     hidden layers and the channels of its convolutions. What the model does not have (directions of
-    dead neurons, say) is left out. For a run, give `run.snapshot(step)`.
+    dead neurons, say) is left out. `circuits.standard_interventions` takes a run (its last
+    checkpoint), a path, or a model with `task` too; `frequencies` are the key ones unless given.
+
+    >>> import grokinterp as gi
+    >>> run = gi.load("mod31-small")
+    >>> [one.name for one in gi.circuits.standard_interventions(run)][-2:]
+    ['drop k = 1, 8, 14 at the logits', 'keep only k = 1, 8, 14 at the logits']
+    >>> [one.name for one in gi.circuits.standard_interventions(run, (), mode="zero")][-2:]
+    ['MLP 0 (zero)', 'MLP skip 0 (zero)']
     """
     every = _standard(snapshot, frequencies, mode)
     return [one for one in every if isinstance(one, Intervention)]
@@ -228,6 +236,21 @@ class Ablation(Result):
     The table of all inputs is a census, so a change has no sampling error over inputs; what it is
     compared with is the placebo distribution. An effect says that the part matters to this network
     as it stands, not how it computes, and removing two parts need not cost the sum of both.
+
+    >>> import grokinterp as gi
+    >>> from grokinterp.circuits import hooks
+    >>> run = gi.load("mod31-small")
+    >>> found = gi.ablate(run, [hooks.heads(0, 2), hooks.neurons(0, 3)], placebos=5)
+    >>> found["head 0.2 (mean)"].verdict, found["neuron 3 (mean)"].verdict
+    ('above chance', 'above chance')
+    >>> found.table()[["ablation", "ratio", "n_placebos"]].round()
+              ablation   ratio  n_placebos
+    0  head 0.2 (mean)  3109.0           5
+    1  neuron 3 (mean)     1.0           5
+    >>> found.placebos()[["ablation", "placebo"]].tail(2)
+              ablation                    placebo
+    8  neuron 3 (mean)  1 random neurons 3 (mean)
+    9  neuron 3 (mean)  1 random neurons 4 (mean)
     """
 
     rows: tuple[Row, ...] = field(repr=False)
@@ -339,6 +362,21 @@ def ablate(
     `progress` shows a bar over the steps. InputError where the model's own logits are not finite,
     for parts it does not have and for hook points it does not know. The model is left as it is,
     whatever a hook raises: weights, hooks, flags.
+
+    >>> import grokinterp as gi
+    >>> run = gi.load("mod31-small")
+    >>> found = gi.ablate(run, placebos=5)
+    >>> found.table().sort_values("ratio")[["ablation", "acc_all", "verdict"]].tail(4).round(2)
+                               ablation  acc_all       verdict
+    21  drop k = 1, 8, 14 at the logits     0.02  above chance
+    4       attention patterns 0 (mean)     0.39    no placebo
+    2                   head 0.2 (mean)     0.28  above chance
+    5                attention 0 (mean)     0.03    no placebo
+    >>> found = gi.ablate(run, [gi.hooks.mlp(0)], step=[0, -1])
+    >>> found.table()[["step", "acc_all", "ratio"]].round()
+        step  acc_all  ratio
+    0      0      0.0    1.0
+    1  10000      0.0  920.0
     """
     placebos = whole("placebos", placebos, least=0, such_as="50")
     word("mode", mode, MODES)
@@ -376,6 +414,13 @@ def ablation_ratios(ablations: Iterable[Ablation]) -> pd.DataFrame:
     Give a list with one `Ablation` per seed (and several checkpoints in each, if you like); `size`
     is the number of rows, each head or frequency and each checkpoint counting as one. Ratios are to
     the loss of the whole model at the same checkpoint.
+
+    >>> import grokinterp as gi
+    >>> run = gi.load("mod31-small")
+    >>> found = gi.ablate(run, [gi.hooks.heads(0, i) for i in range(4)], placebos=0)
+    >>> gi.circuits.ablation_ratios([found]).round()
+              kind  median    min     max  size
+    0  head (mean)   753.0  303.0  3109.0     4
     """
     given = listed("ablations", ablations, such_as="[gi.ablate(run)]")
     if not given or not all(isinstance(one, Ablation) for one in given):

@@ -46,6 +46,17 @@ class Circularity(Result):
 
     `value` is the published mean over `components`. `key_share` is the power of the planes of the
     key frequencies over that of as many principal components (None without key frequencies).
+
+    >>> import grokinterp as gi
+    >>> found = gi.circuits.circularity(gi.load("mod31-small"))
+    >>> round(found.value, 2), round(found.key_share, 2)
+    (0.72, 0.96)
+    >>> found.table().round(3)
+       frequency  circularity  singular_value
+    0         14        0.982           3.930
+    1         14        0.514           3.613
+    2          1        0.845           3.460
+    3          1        0.545           3.342
     """
 
     value: float
@@ -82,6 +93,11 @@ def circularity(
     where the planes of the |K| key frequencies hold all that the first 2 |K| components hold, which
     is the most that any planes can. Neither says that the network uses the circles.
     InputError without an answer group or a table of embeddings.
+
+    >>> import grokinterp as gi
+    >>> run = gi.load("mod31-small")
+    >>> [round(gi.circuits.circularity(run, step=step).value, 2) for step in (0, 1000, 10000)]
+    [0.21, 0.74, 0.72]
     """
     snapshot, frequencies = subject_of(x, step, frequencies, task, train_mask)
     need_residual_stream(snapshot)
@@ -215,7 +231,22 @@ class IsolatedCircles:
 
 @dataclass(frozen=True, kw_only=True)
 class CircleIsolation(Result):
-    """What the model still answers when its embedding is cut down to some of its circles."""
+    """What the model still answers when its embedding is cut down to some of its circles.
+
+    >>> import grokinterp as gi
+    >>> found = gi.circuits.isolate_circles(gi.load("mod31-small"))
+    >>> found.table()[["circles", "accuracy"]].round(2)
+          circles  accuracy
+    0       (14,)      0.16
+    1        (1,)      0.16
+    2        (8,)      0.07
+    3     (14, 1)      0.53
+    4  (14, 1, 8)      0.94
+    5          ()      1.00
+    >>> strongest = found.subsets[0]
+    >>> strongest.frequencies, strongest.form, round(strongest.published("clock"), 2)
+    ((14,), 'clock', 0.64)
+    """
 
     subsets: tuple[IsolatedCircles, ...]
     method: str
@@ -261,6 +292,16 @@ def isolate_circles(
     A circle that fails alone may still be needed: the sums of several decide the answer. And a
     model never saw such embeddings, so that it may answer worse than its mechanism could.
     InputError without an answer group, key frequencies or a table of embeddings.
+
+    >>> import grokinterp as gi
+    >>> run = gi.load("mod31-small")
+    >>> found = gi.circuits.isolate_circles(run, subsets=[[14], [1, 14], [1, 8, 14]])
+    >>> found.table()[["circles", "accuracy", "loss"]].round(2)
+          circles  accuracy   loss
+    0       (14,)      0.16  16.02
+    1     (1, 14)      0.53   5.61
+    2  (1, 8, 14)      0.94   0.29
+    3          ()      1.00   0.00
     """
     word("method", method, METHODS)
     if subsets is not None:

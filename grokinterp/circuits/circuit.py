@@ -45,6 +45,17 @@ class Faithfulness(Result):
 
     A circuit that recovers all of the loss suffices; that each part is needed does not show that no
     smaller circuit of another kind would do.
+
+    >>> import grokinterp as gi
+    >>> found = gi.circuits.faithfulness(gi.load("mod31-small"), placebos=5)
+    >>> round(found.recovered, 2), round(found.lost, 1), found.alone.verdict, found.not_needed
+    (0.52, 2.1, 'above chance', ())
+    >>> found.table()[["what", "loss_all", "acc_all"]].round(2).head(4)
+                      what  loss_all  acc_all
+    0            the model      0.00     1.00
+    1    the circuit alone      2.52     0.48
+    2  without the circuit     11.04     0.02
+    3              nothing      5.20     0.03
     """
 
     frequencies: tuple[int, ...]
@@ -140,6 +151,15 @@ def faithfulness(
     with the circuit. It has no placebos: what is outside is gone already, and the rest is claimed
     too. The circuit as a whole is compared with random sets of as many frequencies, neurons and
     directions. InputError without key frequencies or an MLP: then nothing is claimed.
+
+    >>> import grokinterp as gi
+    >>> found = gi.circuits.faithfulness(gi.load("mod31-small"), placebos=5)
+    >>> found.table()[["what", "loss_all", "verdict"]].round(2).head(4)
+                      what  loss_all       verdict
+    0            the model      0.00
+    1    the circuit alone      2.52  above chance
+    2  without the circuit     11.04  above chance
+    3              nothing      5.20
     """
     snapshot, keys = subject_of(x, step, frequencies, task, train_mask)
     need_key_frequencies(keys)
@@ -217,6 +237,18 @@ class CircuitGraph(Result):
 
     It shows through which parts the answer passes in this model, not what a target computes from
     its source. The embedding reaches the last layer's heads through everything before them.
+
+    >>> import grokinterp as gi
+    >>> found = gi.circuits.circuit_graph(gi.load("mod31-small"))
+    >>> found.table()[["source", "target", "share", "change"]].round(2).head(3)
+               source         target  share  change
+    0  embedding k=14       head 0.2   0.91   19.21
+    1        head 0.2  other neurons   0.62    2.82
+    2        head 0.3  other neurons   0.53    1.83
+    >>> found.node_table().groupby("layer", sort=False).size().to_dict()
+    {'embedding': 4, 'heads': 4, 'neurons': 3, 'logits': 3}
+    >>> found.to_networkx().number_of_edges()
+    49
     """
 
     nodes: tuple[tuple[str, str], ...]  # (name, layer)
@@ -268,6 +300,15 @@ def circuit_graph(
     measured too: embedding to cluster past the attention, head to logits past the MLP. "other"
     frequencies and the leftover neurons are controls. InputError without key frequencies
     or an MLP, with norms after the MLP, and where the model's loss is not finite.
+
+    >>> import grokinterp as gi
+    >>> found = gi.circuits.circuit_graph(gi.load("mod31-small"))
+    >>> found.table()[["source", "target", "change"]].round(2).head(4)
+               source         target  change
+    0  embedding k=14       head 0.2   19.21
+    1        head 0.2  other neurons    2.82
+    2        head 0.3  other neurons    1.83
+    3        head 0.2   neurons k=14    1.66
     """
     snapshot, keys = subject_of(x, step, frequencies, task, train_mask)
     need_residual_stream(snapshot)

@@ -45,6 +45,15 @@ class GradientSymmetricity(Result):
     """Cosines between dQ_abc/dE_a and dQ_abc/dE_b, one per triple, and their mean.
 
     `value` is None where no sampled triple has two gradients; `reason` counts those left out.
+
+    >>> import grokinterp as gi
+    >>> found = gi.circuits.gradient_symmetricity(gi.load("mod31-small"))
+    >>> round(found.value, 3), round(found.standard_error, 3)
+    (-0.145, 0.044)
+    >>> found.table().round(2).head(2)
+        a   b   c  cosine
+    0  26  24  26    0.33
+    1  21   8  20   -0.28
     """
 
     value: float | None
@@ -92,6 +101,12 @@ def gradient_symmetricity(
     (clock) gives cosines of all sizes, so that a high value rules the clock out. It says this only
     of operations that are symmetric in a and b, and a low value alone shows no clock: a model that
     treats its operands differently for any reason has one. InputError without `hook_embed`.
+
+    >>> import grokinterp as gi
+    >>> run = gi.load("mod31-small")
+    >>> found = [gi.circuits.gradient_symmetricity(run, step=step) for step in (0, 10000)]
+    >>> [round(one.value, 2) for one in found]
+    [1.0, -0.15]
     """
     n_samples = whole("n_samples", n_samples, least=1, such_as="100")
     seed = whole("seed", seed, least=-LARGEST_SEED, most=LARGEST_SEED, such_as="42")
@@ -191,6 +206,16 @@ class DistanceIrrelevance(Result):
     """q, the mean over distances of the spread within one over the spread over all pairs.
 
     `value` is None where the right answer's logit does not vary at all; `reason` says so.
+
+    >>> import grokinterp as gi
+    >>> found = gi.circuits.distance_irrelevance(gi.load("mod31-small"))
+    >>> round(found.value, 3), round(found.std_all, 2)
+    (0.938, 5.64)
+    >>> found.table().round(2).head(3)
+       distance   mean   std
+    0         0  39.84  5.95
+    1         1  48.26  5.32
+    2         2  45.66  4.61
     """
 
     value: float | None
@@ -224,6 +249,12 @@ def distance_irrelevance(
 
     It asks about right answers alone and only how much the distance matters, not in which form:
     a memorising network has q near 1 as well. InputError for a task without an answer group.
+
+    >>> import grokinterp as gi
+    >>> run = gi.load("mod31-small")
+    >>> found = [gi.circuits.distance_irrelevance(run, step=step) for step in (0, 1000, 10000)]
+    >>> [round(one.value, 2) for one in found]
+    [1.0, 0.96, 0.94]
     """
     snapshot, _ = subject_of(x, step, (), task, train_mask)
     group = group_of(snapshot)
@@ -266,6 +297,17 @@ class LogitForms(Result):
 
     Shares of the variance over all (a, b, c) after taking out each input's mean over the classes
     and each class's mean over the inputs; the latter held `class_means` of the variance before.
+
+    >>> import grokinterp as gi
+    >>> found = gi.circuits.logit_forms(gi.load("mod31-small"))
+    >>> round(found.clock, 3), round(found.pizza, 3), round(found.free, 3)
+    (0.92, 0.723, 0.924)
+    >>> found.table()[["frequency", "clock", "pizza", "free"]].round(3)
+      frequency  clock  pizza   free
+    0        14  0.709  0.553  0.713
+    1         1  0.146  0.118  0.146
+    2         8  0.065  0.052  0.065
+    3       all  0.920  0.723  0.924
     """
 
     fits: tuple[WaveFit, ...]
@@ -314,6 +356,15 @@ def logit_forms(
     On a whole model the forms do not tell pizza from clock: further circles at twice the frequency
     fill the gaps that |cos| leaves, and the published pizza network, with its circles together,
     has logits of the clock's form. InputError without an answer group or key frequencies.
+
+    >>> import grokinterp as gi
+    >>> found = gi.circuits.logit_forms(gi.load("mod31-small"))
+    >>> found.table()[["frequency", "clock", "pizza"]].round(2)
+      frequency  clock  pizza
+    0        14   0.71   0.55
+    1         1   0.15   0.12
+    2         8   0.06   0.05
+    3       all   0.92   0.72
     """
     snapshot, keys = subject_of(x, step, frequencies, task, train_mask)
     group = group_of(snapshot)

@@ -83,6 +83,14 @@ class Intervention(Sequence[HookPair]):
 
     `kind` groups interventions of different models ("drop one key frequency of the logits"),
     `no_placebo` says why there is none. Interventions compose with `+`.
+
+    >>> import grokinterp as gi
+    >>> from grokinterp.circuits import hooks
+    >>> both = hooks.heads(0, 1) + hooks.mlp(0)
+    >>> both.name, [name for name, _ in both]
+    ('head 0.1 (mean) + MLP 0 (mean)', ['blocks.0.attn.hook_z', 'blocks.0.hook_mlp_out'])
+    >>> both.called("head 0.1 and the MLP").name
+    'head 0.1 and the MLP'
     """
 
     name: str
@@ -140,7 +148,16 @@ def _lateness(pair: HookPair) -> int:
 
 
 def intervention(pairs: Iterable[Any], name: str = "custom") -> Intervention:
-    """Hook pairs of one's own as an intervention, without placebos."""
+    """Hook pairs of one's own as an intervention, without placebos.
+
+    >>> import grokinterp as gi
+    >>> double = [("blocks.0.hook_mlp_out", lambda out, hook: 2 * out)]
+    >>> own = gi.hooks.intervention(double, name="MLP counted twice")
+    >>> run = gi.load("mod31-small")
+    >>> gi.ablate(run, [own]).table()[["ablation", "acc_all", "no_placebo"]].round(2)
+                ablation  acc_all          no_placebo
+    0  MLP counted twice      1.0  hooks of one's own
+    """
     pairs = tuple(listed("pairs", pairs, such_as="[('blocks.0.hook_mlp_out', function)]"))
     for pair in pairs:
         named = isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str)

@@ -35,6 +35,18 @@ class NeuronClusters(Result):
 
     A cluster says on which waves of a and of b its neurons depend, not that the answer needs them:
     drop the cluster and look at the loss for that.
+
+    >>> import grokinterp as gi
+    >>> found = gi.circuits.neuron_clusters(gi.load("mod31-small"))
+    >>> found.sizes, found.dead, round(found.variance_share, 2)
+    ({1: 40, 14: 47, -1: 73}, (), 0.64)
+    >>> found.members(14)[:5].tolist()
+    [1, 3, 4, 9, 12]
+    >>> found.summary()[["cluster", "neurons", "key", "fraction"]].round(2)
+       cluster  neurons    key  fraction
+    0        1       40   True      0.94
+    1       14       47   True      0.91
+    2       -1       73  False      0.67
     """
 
     leading: Int[Tensor, " d_mlp"] = field(repr=False)  # frequency; 0 for a dead neuron
@@ -132,6 +144,14 @@ def neuron_clusters(
     (those of the logits unless given) only mark clusters as key. Multiplication is looked at in
     discrete logarithms, zero factors left out. InputError for a layer without such neurons, for
     activations that are not finite, and where there is no frequency above 0.
+
+    >>> import grokinterp as gi
+    >>> found = gi.circuits.neuron_clusters(gi.load("mod31-small"))
+    >>> found.summary()[["cluster", "neurons", "key", "variance_share"]].round(2)
+       cluster  neurons    key  variance_share
+    0        1       40   True            0.27
+    1       14       47   True            0.37
+    2       -1       73  False            0.36
     """
     threshold = number("threshold", threshold, least=0, most=1, such_as="0.85")
     snapshot, key = subject_of(x, step, frequencies, task, train_mask)
@@ -178,6 +198,21 @@ class NeuronLogitMap(Result):
     the variance of u_k . MLP(a, b) over (a, b) that a multiple of cos(w_k f) explains, and of
     v_k . MLP(a, b) that one of sin(w_k f) does. A small residual says that the map is of low rank;
     it does not say that the other directions, or the residual skip, do no work.
+
+    >>> import grokinterp as gi
+    >>> found = gi.circuits.neuron_logit_directions(gi.load("mod31-small"))
+    >>> round(found.residual, 2), found.basis.shape, found.direction(14, "cos").shape
+    (0.1, torch.Size([160, 6]), torch.Size([160]))
+    >>> found.table()[["k", "part", "norm", "variance_explained"]].round(2)
+        k part   norm  variance_explained
+    0   1  cos  11.58                0.93
+    1   1  sin  11.20                0.95
+    2   8  cos   9.44                0.65
+    3   8  sin  10.47                0.64
+    4  14  cos  14.02                0.95
+    5  14  sin  16.65                0.95
+    >>> float(found.cosines.fill_diagonal_(0).abs().max().round(decimals=2))
+    0.17
     """
 
     frequencies: tuple[int, ...]
@@ -266,6 +301,16 @@ def neuron_logit_directions(
     with c_k the unit vector along cos(w_k f(a, b)) over all pairs, and s_k for v_k (Nanda et al.
     2023, arXiv 2301.05217, section 4.2 and table 1). InputError without an answer group or an MLP,
     and where the map or the neurons are constant or not finite.
+
+    >>> import grokinterp as gi
+    >>> run = gi.load("mod31-small")
+    >>> found = gi.circuits.neuron_logit_directions(run)
+    >>> found.parts[:2], found.variance_explained.round(decimals=2).tolist()
+    (((1, 'cos'), (1, 'sin')), [0.93, 0.95, 0.65, 0.64, 0.95, 0.95])
+    >>> drop = gi.hooks.directions("blocks.0.mlp.hook_post", found.basis)
+    >>> gi.ablate(run, [drop], placebos=5).table()[["loss_all", "acc_all", "verdict"]].round(2)
+       loss_all  acc_all       verdict
+    0      4.11     0.16  above chance
     """
     snapshot, key = subject_of(x, step, frequencies, task, train_mask)
     group = group_of(snapshot)

@@ -36,6 +36,16 @@ class PolynomialFits(Result):
     Every neuron is fitted with its own leading frequency, also those of the leftover; dead neurons
     have no variance to explain and are NaN. A good fit says what the neuron is close to, not that
     the answer survives the replacement: put `fitted_neurons` in and look at the loss for that.
+
+    >>> import grokinterp as gi
+    >>> found = gi.circuits.polynomial_fits(gi.load("mod31-small"))
+    >>> found.product_terms[:3].round(decimals=2).tolist()
+    [0.17, 0.22, 0.43]
+    >>> found.summary()[["cluster", "neurons", "linear", "products", "degree_2"]].round(2)
+       cluster  neurons  linear  products  degree_2
+    0        1       40    0.75      0.94      0.95
+    1       14       47    0.69      0.93      0.95
+    2       -1       73    0.38      0.67      0.71
     """
 
     clusters: NeuronClusters
@@ -95,6 +105,14 @@ def polynomial_fits(
     functions of a and of b, as cos w(a + b) needs; a ReLU of a sum of waves has it without training
     (see `relu_regression`). Arguments and errors are those of `neuron_clusters`; multiplication is
     fitted in discrete logarithms, without the inputs that have a zero factor.
+
+    >>> import grokinterp as gi
+    >>> found = gi.circuits.polynomial_fits(gi.load("mod31-small"))
+    >>> found.summary()[["cluster", "linear", "products", "degree_2"]].round(2)
+       cluster  linear  products  degree_2
+    0        1    0.75      0.94      0.95
+    1       14    0.69      0.93      0.95
+    2       -1    0.38      0.67      0.71
     """
     snapshot, key = subject_of(x, step, frequencies, task, train_mask)
     clusters = neuron_clusters(snapshot, layer=layer, threshold=threshold, frequencies=key)
@@ -127,6 +145,16 @@ def fitted_neurons(
     answer position. `terms` is "linear", "products" or "degree_2" (see this module). Neurons of the
     leftover stay as they are, and so do inputs with a zero factor in multiplication. The clusters
     may be those of another step of the same run. InputError when they have other neurons.
+
+    >>> import grokinterp as gi
+    >>> run = gi.load("mod31-small")
+    >>> clusters = gi.circuits.neuron_clusters(run)
+    >>> own = [i for k in clusters.frequencies for i in clusters.members(k).tolist()]
+    >>> fitted = gi.circuits.fitted_neurons(run, clusters=clusters)
+    >>> replaced = gi.hooks.replaced_neurons(0, own, fitted[:, own], name="fitted neurons")
+    >>> gi.ablate(run, [replaced]).table()[["ablation", "acc_all", "ratio"]].round(1)
+             ablation  acc_all  ratio
+    0  fitted neurons      1.0    0.4
     """
     word("terms", terms, TERMS)
     if not isinstance(clusters, NeuronClusters):

@@ -1,4 +1,12 @@
-"""What papers say, tested on runs: a claim, its verdict, and the evidence it rests on."""
+"""What papers say, tested on runs: a claim, its verdict, and the evidence it rests on.
+
+>>> import grokinterp as gi
+>>> found = gi.claims.CLAIMS.find("straight_path")
+>>> print(found.statement)
+a model that groks moves along a straight path in information space
+>>> found.needs
+'runs'
+"""
 
 from grokinterp.base.names import room_names
 from grokinterp.claims.evidence import Evidence

@@ -15,6 +15,15 @@ class Evidence:
     """The profiles of the runs that count, by regime, and the settings of all runs, by name.
 
     A profile is what `gi.compare` measured of one run: it has a `seed`, and `values` by measure.
+
+    >>> import grokinterp as gi
+    >>> from types import SimpleNamespace as Profile
+    >>> grokked = [Profile(seed=seed, values={"c": c}) for seed, c in enumerate([2.0, 2.5, 3.0])]
+    >>> evidence = gi.claims.Evidence(grokked, [Profile(seed=0, values={})], settings={})
+    >>> evidence.values("c"), evidence.medians("c"), evidence.seeds("c")
+    (([2.0, 2.5, 3.0], []), (2.5, nan), {'grokked': 3, 'steady': 0})
+    >>> len(evidence.profiles), list(evidence.regimes)
+    (4, ['grokked', 'steady'])
     """
 
     grokked: Sequence[Any]

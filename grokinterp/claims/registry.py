@@ -29,7 +29,14 @@ Verdict = Literal["supported", "contradicted", "undetermined"]
 
 
 class Finding(NamedTuple):
-    """What a rule makes of its evidence; `Claim` has the same fields."""
+    """What a rule makes of its evidence; `Claim` has the same fields.
+
+    >>> import grokinterp as gi
+    >>> numbers, seeds = {"c": 2.1}, {"grokked": 1}
+    >>> found = gi.claims.Finding("undetermined", "one seed", numbers, seeds, "two more seeds")
+    >>> found.verdict, found.numbers, found.would_change
+    ('undetermined', {'c': 2.1}, 'two more seeds')
+    """
 
     verdict: Verdict
     reason: str
@@ -45,6 +52,25 @@ class Claim(Result):
     `seeds` counts the different seeds per regime that the verdict rests on, `numbers` are all that
     the rule looked at, `would_change` says what would turn the verdict, `falsifiers` what would
     turn one of "supported". `needs` is what it is decided on: one run, several runs, or controls.
+
+    >>> import grokinterp as gi
+    >>> from types import SimpleNamespace as Profile
+    >>> grokked = [Profile(seed=i, values={"c": 2.0 + i / 10}) for i in range(3)]
+    >>> steady = [Profile(seed=i, values={"c": 3.0 + i / 10}) for i in range(3)]
+    >>> evidence = gi.claims.Evidence(grokked, steady, settings={})
+    >>> found = gi.claims.CLAIMS.find("grokked_less_efficient")(evidence)
+    >>> found.verdict, found.seeds
+    ('supported', {'grokked': 3, 'steady': 3})
+    >>> print(found.reason)
+    c is 3.1 in steady and 2.1 in grokked runs (medians), p = 0.05
+    >>> found.table()
+                        number    value
+    0                c_grokked  2.10000
+    1                 c_steady  3.10000
+    2  ratio_steady_to_grokked  1.47619
+    3             cliffs_delta  1.00000
+    4           p_steady_above  0.05000
+    5           p_steady_below  1.00000
     """
 
     name: str
@@ -116,6 +142,20 @@ def claim(
     `falsifiers` what would turn a supported one, `needs` what it is decided on: "run", "runs" (the
     `Evidence` of both regimes, as `gi.compare` gives it) or "controls". A name that is taken is
     refused, unless the same function is registered again, as in a notebook.
+
+    >>> import grokinterp as gi
+    >>> @gi.claims.claim(
+    ...     "steady_are_small", statement="steady models have small weights", source="an example",
+    ...     rule="supported if the median norm is smaller in steady runs, else contradicted",
+    ... )
+    ... def steady_are_small(evidence):
+    ...     grokked, steady = evidence.medians("weight_norm")
+    ...     verdict = "supported" if steady < grokked else "contradicted"
+    ...     numbers = {"grokked": grokked, "steady": steady}
+    ...     return gi.claims.Finding(verdict, "by medians", numbers, evidence.seeds("weight_norm"))
+    >>> steady_are_small.name, gi.claims.CLAIMS["steady_are_small"].needs
+    ('steady_are_small', 'runs')
+    >>> del gi.claims.CLAIMS["steady_are_small"]
     """
     CLAIMS.named(name)
     needs = word("needs", needs, ("run", "runs", "controls"))

@@ -42,7 +42,16 @@ for name, command in COMMANDS.items():
 
 
 def main() -> None:
-    """Run the command line; every failure that is the input's becomes one line and a status."""
+    """Run the command line; every failure that is the input's becomes one line and a status.
+
+    >>> import subprocess, sys
+    >>> command = [sys.executable, "-m", "grokinterp", "info", "no-such-folder"]
+    >>> done = subprocess.run(command, capture_output=True, text=True)
+    >>> done.returncode
+    2
+    >>> print(done.stderr, end="")
+    grokinterp: no-such-folder does not exist; give the folder of a run.
+    """
     try:
         status: int | str | None = _run()
     except InputError as error:

@@ -1,4 +1,9 @@
-"""Runs side by side by regime, with verdicts on published claims about regimes."""
+"""Runs side by side by regime, with verdicts on published claims about regimes.
+
+>>> import grokinterp as gi
+>>> gi.comparison.PROFILED["c"]
+'compressibility, magnitude pruning within each matrix'
+"""
 
 from grokinterp.base.names import room_names
 from grokinterp.comparison._compare import Comparison, compare

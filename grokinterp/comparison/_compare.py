@@ -46,6 +46,19 @@ class Comparison(Result):
 
     `profiles` are the runs with all that was measured of each, `circuits` by name what each ended
     with; `regimes` and `settings` say by name where each counts.
+
+    >>> import tempfile
+    >>> import grokinterp as gi
+    >>> tiny = gi.Recipe(p=7, d_model=8, d_head=4, d_mlp=16, steps=20, checkpoints=(0, 20))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     runs = [gi.train(tiny.replace(seed=i), f"{folder}/{i}", progress=False) for i in (0, 1)]
+    ...     found = gi.compare(runs)
+    >>> found.runs()[["run", "seed", "label", "left_out"]]
+      run                 seed        label                             left_out
+    0   0  seed 0, data_seed 0  not_learned  it has no accuracies to align it by
+    1   1  seed 1, data_seed 0  not_learned  it has no accuracies to align it by
+    >>> found.claims[0].name, found.claims[0].verdict
+    ('same_features', 'undetermined')
     """
 
     profiles: tuple[RunProfile, ...] = field(repr=False)
@@ -300,6 +313,19 @@ def compare(
     NaN, have no label or end before they learned are left out with the reason. Fewer than three
     seeds per regime give no verdict. Runs are compared as they were trained: where they differ in
     more than the initial scale, in checkpoints or in logging, a note says so.
+
+    >>> import tempfile
+    >>> import grokinterp as gi
+    >>> run = gi.load("mod31-small")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     short = run.recipe.replace(steps=20, checkpoints=(0, 20))
+    ...     found = gi.compare([run, gi.train(short, f"{folder}/short", progress=False)])
+    >>> found.runs()[["run", "regime", "label", "t_test", "c"]].round(1)
+               run    regime        label  t_test    c
+    0  mod31-small   grokked      grokked  4620.0  2.0
+    1        short  left out  not_learned     NaN  NaN
+    >>> {claim.name: claim.verdict for claim in found.claims}["straight_path"]
+    'undetermined'
     """
     align, by = word("align", align, ["phase", "step"]), word("by", by, ["setting", "label"])
     empty = isinstance(runs, list | tuple) and not runs

@@ -26,6 +26,15 @@ def plot_comparison(found: Comparison) -> Figure:
 
     Aligned as the comparison was: by phase the axis runs from the start over learning train and
     learning test to the end of each run.
+
+    >>> import tempfile
+    >>> import grokinterp as gi
+    >>> tiny = gi.Recipe(p=7, d_model=8, d_head=4, d_mlp=16, steps=20, checkpoints=(0, 20))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     runs = [gi.train(tiny.replace(seed=i), f"{folder}/{i}", progress=False) for i in (0, 1)]
+    ...     drawn = gi.viz.plot_comparison(runs)
+    >>> drawn.layout.title.text
+    'Grokked against steady<br>0 grokked, 0 steady'
     """
     checked(found, Comparison, "gi.compare")
     table = found.aligned()
@@ -92,7 +101,17 @@ def _band(rows: pd.DataFrame, regime: str, *, first: bool) -> list[go.Scatter]:
 
 
 def comparison_page(found: Comparison) -> str:
-    """One HTML page that needs no network: verdicts, figure, measures, runs and reservations."""
+    """One HTML page that needs no network: verdicts, figure, measures, runs and reservations.
+
+    >>> import tempfile
+    >>> import grokinterp as gi
+    >>> tiny = gi.Recipe(p=7, d_model=8, d_head=4, d_mlp=16, steps=20, checkpoints=(0, 20))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     runs = [gi.train(tiny.replace(seed=i), f"{folder}/{i}", progress=False) for i in (0, 1)]
+    ...     page = gi.viz.comparison_page(gi.compare(runs))
+    >>> page[:15], "</html>" in page
+    ('<!doctype html>', True)
+    """
     checked(found, Comparison, "gi.compare")
     measures = found.table()
     first = [column for column in ("measure", "meaning") if column in measures]

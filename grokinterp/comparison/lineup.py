@@ -76,6 +76,18 @@ class RunProfile:
     `PROFILED` that are defined for it, `start` its features before training, `course` one row per
     checkpoint looked at, `stages` one per stretch of its path. `left_out` says why it does not
     count, if so.
+
+    >>> import tempfile
+    >>> import grokinterp as gi
+    >>> run = gi.load("mod31-small")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     short = run.recipe.replace(steps=20, checkpoints=(0, 20))
+    ...     found = gi.compare([run, gi.train(short, f"{folder}/short", progress=False)])
+    >>> grokked, short = found.profiles
+    >>> grokked.label, grokked.seed, grokked.values["t_test"], round(grokked.values["c"], 1)
+    ('grokked', 'seed 5, data_seed 5', 4620.0, 2.0)
+    >>> short.label, short.left_out
+    (None, 'it has no accuracies to align it by')
     """
 
     name: str

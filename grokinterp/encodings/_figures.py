@@ -20,6 +20,12 @@ def plot_pruning_curves(
     `x` is a curve, a dict of curves by name, or what `pruning_curve` takes, with its `options`.
     The accuracy is the one that c is of, on test or all inputs. Curves whose fractions are of
     different things, weights and singular values, are drawn on one axis, which then says so.
+
+    >>> import grokinterp as gi
+    >>> run = gi.load("mod31-small")
+    >>> curves = {f"step {at}": gi.encodings.pruning_curve(run, step=at) for at in (2000, 10000)}
+    >>> [line.name for line in gi.viz.plot_pruning_curves(curves).data]
+    ['step 2000, c = 1.61', 'step 10000, c = 2.05']
     """
     of_curves = isinstance(x, PruningCurve | Mapping)
     if of_curves and options:

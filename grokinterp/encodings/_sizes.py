@@ -84,6 +84,14 @@ def compressed_bytes(weights: Mapping[str, Tensor], *, bits: int, method: str = 
 
     `method` is "zlib", "bz2" or "lzma" of the standard library. It is an upper bound of what the
     rounded weights need, and depends on the program; see `quantized_size` for what rounding costs.
+
+    >>> import grokinterp as gi, torch
+    >>> zeros = {"W": torch.zeros(64, 64)}
+    >>> gi.encodings.compressed_bytes(zeros, bits=8, method="zlib")
+    30
+    >>> noise = {"W": torch.randn(64, 64, generator=torch.Generator().manual_seed(0))}
+    >>> gi.encodings.compressed_bytes(noise, bits=8, method="zlib") > 3000
+    True
     """
     word("method", method, METHODS)
     codes, _ = quantize(weights, bits=bits)
@@ -98,6 +106,15 @@ class QuantizedSize(Result):
     `searched`: the bits are the fewest that keep `keep` of the accuracy. Accuracy is on `rows`:
     test, or all inputs without a split. An upper bound of a description length: another code, a
     better program or retraining may do with less.
+
+    >>> import grokinterp as gi
+    >>> found = gi.encodings.quantized_size(gi.load("mod31-small"), bits=4)
+    >>> found.raw_bytes, round(found.ratio), abs(found.accuracy_loss) < 0.01
+    (67196, 9, True)
+    >>> found.table()[["what", "acc_test"]].round(2)
+              what  acc_test
+    0    the model      0.99
+    1  4 bits, bz2      1.00
     """
 
     bits: int
@@ -145,6 +162,11 @@ def quantized_size(
 
     Without `bits`, the fewest from 2 to 16 that keep `keep` of the accuracy (test, or all inputs
     without a split). InputError where 16 do not.
+
+    >>> import grokinterp as gi
+    >>> found = gi.encodings.quantized_size(gi.load("mod31-small"))
+    >>> found.bits, found.searched, found.method, found.rows
+    (4, True, 'bz2', 'test')
     """
     keep = number("keep", keep, most=1, such_as="0.95")
     word("method", method, METHODS)
@@ -181,6 +203,16 @@ class Sizes(Result):
 
     Weights are matrices and kernels, without biases. Where a tensor is all zero there is neither,
     and its row says so; in the mean its rank counts as 0.
+
+    >>> import grokinterp as gi
+    >>> found = gi.encodings.sizes(gi.load("mod31-small"))
+    >>> round(found.gini, 2), round(found.mean_effective_rank, 1), found.n_weights
+    (0.43, 8.9, 16448)
+    >>> found.table()[["name", "rows", "columns", "effective_rank"]].round(1).head(3)
+                    name  rows  columns  effective_rank
+    0          embed.W_E    32       32            12.6
+    1    pos_embed.W_pos     3       32             2.1
+    2  blocks.0.attn.W_Q    32       32             1.4
     """
 
     rows: tuple[dict[str, object], ...] = field(repr=False)
@@ -207,6 +239,14 @@ def sizes(
     """How unequal and of what rank the weights of a model are, tensor by tensor and together.
 
     Cross-checks of compressibility that need no evaluation; neither looks at what is computed.
+
+    >>> import grokinterp as gi
+    >>> run = gi.load("mod31-small")
+    >>> for step in (0, 10000):
+    ...     found = gi.encodings.sizes(run, step=step)
+    ...     print(step, round(found.gini, 2), round(found.mean_effective_rank, 1))
+    0 0.42 24.2
+    10000 0.43 8.9
     """
     snapshot = snapshot_of(x, step=step, task=task, train_mask=train_mask)
     weights = {name: snapshot.weights[name] for name in weight_names(snapshot.weights)}

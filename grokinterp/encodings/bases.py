@@ -30,7 +30,17 @@ Restore = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Coordinates:
-    """Weights in another basis by name: their values, the numbers each costs, the way back."""
+    """Weights in another basis by name: their values, the numbers each costs, the way back.
+
+    >>> import grokinterp as gi
+    >>> weights = gi.load("mod31-small").weights()
+    >>> found = gi.encodings.coordinates(weights, "singular")
+    >>> found.values["embed.W_E"].shape, found.cost["embed.W_E"]
+    (torch.Size([32]), 64)
+    >>> back = found.restore("embed.W_E", found.values["embed.W_E"])
+    >>> back.float().allclose(weights["embed.W_E"], atol=1e-5)
+    True
+    """
 
     basis: str
     values: dict[str, Tensor] = field(repr=False)

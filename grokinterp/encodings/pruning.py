@@ -68,6 +68,14 @@ class PruningOrder:
     """In which order entries are zeroed: `ranks`, 0 first, among the `n` entries of one pool.
 
     Each tensor is a pool of its own, or all are one; `n` has the pool's size for each name.
+
+    >>> import grokinterp as gi
+    >>> weights = gi.load("mod31-small").weights()
+    >>> two = {name: weights[name] for name in ("embed.W_E", "unembed.W_U")}
+    >>> scores = gi.encodings.magnitudes(two)
+    >>> order = gi.encodings.pruning_order(scores, scope="global")
+    >>> order.n_weights, {name: int(kept.sum()) for name, kept in order.kept(0.9).items()}
+    (2016, {'embed.W_E': 105, 'unembed.W_U': 97})
     """
 
     scope: str
@@ -116,7 +124,12 @@ def pruning_order(scores: Mapping[str, Tensor], *, scope: str = "layer") -> Prun
 
 
 def magnitudes(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The score of magnitude pruning: |w| of every entry, in float64."""
+    """The score of magnitude pruning: |w| of every entry, in float64.
+
+    >>> import grokinterp as gi, torch
+    >>> gi.encodings.magnitudes({"W": torch.tensor([-2.0, 0.5])})["W"].tolist()
+    [2.0, 0.5]
+    """
     return {name: w.double().abs() for name, w in tensors("weights", weights).items()}
 
 

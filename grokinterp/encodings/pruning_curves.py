@@ -54,6 +54,20 @@ class PruningCurve(Result):
     What c does not show: pruning is one shot, and a model may do with less after retraining. Chance
     is in it, so tasks cannot be compared (with two balanced classes a is 0.5 or so whatever the
     model), and the `prunable` of a model at chance is noise. It is no size in bits.
+
+    >>> import grokinterp as gi
+    >>> found = gi.encodings.pruning_curve(gi.load("mod31-small"))
+    >>> round(found.c, 2), [round(end, 2) for end in found.c_interval]
+    (2.05, [2.01, 2.09])
+    >>> round(found.prunable, 2), round(found.weights_needed, 2), found.n_weights
+    (0.34, 0.66, 16448)
+    >>> found.table()[["fraction", "kept", "acc_test"]].iloc[[0, 20, 50]].round(2)
+        fraction   kept  acc_test
+    0       0.00  16448      0.99
+    20      0.40   9867      0.85
+    50      0.98    245      0.04
+    >>> found.settings["scope"], found.settings["basis"]
+    ('layer', 'weights')
     """
 
     fractions: Float[Tensor, " m"] = field(repr=False)
@@ -185,6 +199,14 @@ def pruning_curve(
     say what it computes.
 
     Manning-Coe et al. 2025, section 5 and appendix F.2. `PruningCurve` says what it does not show.
+
+    >>> import grokinterp as gi
+    >>> run = gi.load("mod31-small")
+    >>> for basis in ("weights", "fourier"):
+    ...     found = gi.encodings.pruning_curve(run, basis=basis)
+    ...     print(basis, round(found.c, 2), round(found.prunable, 2))
+    weights 2.05 0.34
+    fourier 2.4 0.42
     """
     snapshot = snapshot_of(x, step=step, task=task, train_mask=train_mask)
     grid = _checked_grid(fractions)
@@ -289,6 +311,15 @@ def compressibility(
     inputs: `.attrs["rows"]`) and on train with `test_only`; `gini` and `mean_effective_rank` of
     `sizes`. Before a model has learnt, c is that of chance (near 1 with many classes) and prunable
     is noise.
+
+    >>> import grokinterp as gi
+    >>> run = gi.load("mod31-small")
+    >>> found = gi.encodings.compressibility(run, steps=[2000, 5000, 10000])
+    >>> found[["step", "c", "prunable", "test_acc"]].round(2)
+        step     c  prunable  test_acc
+    0   2000  1.61      0.18      0.86
+    1   5000  1.97      0.30      0.99
+    2  10000  2.05      0.34      0.99
     """
     run = run_of(x, task=task, train_mask=train_mask)
     table = []

@@ -47,7 +47,25 @@ def observable_correlations(
     sum of |z|, `median_r` counts every unit alike; `weighted_r_over_units` is eq. 6 as printed.
 
     A correlation shows what a unit goes with, not what the answer is computed from: E and |M| go
-    together themselves (`.attrs["r_energy_abs_magnetization"]`). InputError for other tasks.
+    together themselves (`.attrs["r_energy_abs_magnetization"]`). InputError for other tasks, and
+    for models that are no MLP or CNN of this package.
+
+    >>> import tempfile
+    >>> import grokinterp as gi
+    >>> recipe = gi.Recipe(
+    ...     task="ising", lattice=4, n_train=40, n_test=40, sweeps=20,
+    ...     model="cnn", channels=(2,), d_mlp=8, steps=50, checkpoints=(0, 50),
+    ... )
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     run = gi.train(recipe, folder + "/ising", progress=False)
+    ...     found = gi.encodings.observable_correlations(run)
+    >>> found[["layer", "observable", "median_r"]].round(2).tail(3)
+        layer         observable  median_r
+    6  logits             energy      0.52
+    7  logits  abs_magnetization      0.60
+    8  logits      magnetization      0.11
+    >>> found.attrs["rows"], round(found.attrs["r_energy_abs_magnetization"], 2)
+    ('test', -0.97)
     """
     snapshot = snapshot_of(x, step=step, task=task, train_mask=train_mask)
     rows = observed_rows(snapshot)
@@ -76,6 +94,14 @@ def features(
     output weights, in the real basis or another `convention` of `neuron_ipr`; for Ising, weighted
     and median |r| of every layer with every observable, as columns `LAYER.OBSERVABLE.weighted_r`
     and `.median_r`.
+
+    >>> import grokinterp as gi
+    >>> found = gi.encodings.features(gi.load("mod31-small"), steps=[0, 1000, 10000])
+    >>> found[["step", "ipr_input", "ipr_output"]].round(2)
+        step  ipr_input  ipr_output
+    0      0       0.09        0.09
+    1   1000       0.37        0.41
+    2  10000       0.54        0.61
     """
     run = run_of(x, task=task, train_mask=train_mask)
     if run.task.modular is not None:

@@ -137,12 +137,14 @@ class Figure(go.Figure):
 
     >>> import tempfile
     >>> import grokinterp as gi
-    >>> drawn = gi.key_frequencies(gi.load("mod31-small")).plot()
-    >>> isinstance(drawn, gi.figures.Figure), len(drawn.data)
-    (True, 2)
+    >>> drawn = gi.viz.plot_key_frequencies(gi.load("mod31-small"))
+    >>> drawn.layout.title.text
+    'Key frequencies, step 10000<br>logits rule: 1, 8, 14'
+    >>> drawn.dark().layout.template.layout.paper_bgcolor
+    '#16191d'
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     drawn.dark().save(f"{folder}/shares.html").name
-    'shares.html'
+    ...     drawn.save(f"{folder}/keys.html").name
+    'keys.html'
     """
 
     def dark(self) -> Self:

@@ -69,7 +69,15 @@ def step_and_rest(shown: ShownWithKeys) -> tuple[Any, dict[str, Any]]:
 @draws(KeyFrequencies)
 @found_by(key_frequencies, KeyFrequencies)
 def plot_key_frequencies(found: KeyFrequencies) -> Figure:
-    """The share of every frequency on a log axis, the key ones in colour."""
+    """The share of every frequency on a log axis, the key ones in colour.
+
+    >>> import grokinterp as gi
+    >>> drawn = gi.viz.plot_key_frequencies(gi.load("mod31-small"), rule="embedding")
+    >>> drawn.layout.title.text
+    'Key frequencies, step 10000<br>embedding rule: 1, 8, 14'
+    >>> drawn.data[0].name, drawn.data[0].x
+    ('key', (1, 8, 14))
+    """
     checked(found, KeyFrequencies, "gi.key_frequencies")
     if found.frequencies is None:
         raise InputError(f"there are no frequencies to draw: {found.reason}.")
@@ -88,6 +96,14 @@ def plot_embedding_spectrum(x: Subject, **shown: Unpack[ShownWithKeys]) -> Figur
     has rows or a table of its own, they are both operands' together. `shown` is `step` (one,
     several, or "all" of a run: then with a slider), `frequencies`, and of a model `task` and
     `train_mask`, as in `gi.ablate`.
+
+    >>> import grokinterp as gi
+    >>> run = gi.load("mod31-small")
+    >>> drawn = gi.viz.plot_embedding_spectrum(run)
+    >>> drawn.layout.title.text, drawn.data[0].x
+    ('Frequencies of the embedding, step 10000', (1, 8, 14))
+    >>> len(gi.viz.plot_embedding_spectrum(run, step=[0, 2000, -1]).frames)
+    3
     """
     return draw_steps(x, embedding_bars, **shown)
 
@@ -104,6 +120,11 @@ def plot_neuron_logit_spectrum(x: Subject, **shown: Unpack[ShownWithKeys]) -> Fi
 
     Of an MLP it is W_U alone, which reads its neurons.
     `shown` is that of `plot_embedding_spectrum` (`fourier.neuron_logit_spectrum`).
+
+    >>> import grokinterp as gi
+    >>> drawn = gi.viz.plot_neuron_logit_spectrum(gi.load("mod31-small"), step=2000)
+    >>> drawn.layout.title.text, drawn.layout.yaxis.title.text
+    ('Frequencies of W_out W_U, step 2000', 'norm in W_out W_U')
     """
     return draw_steps(x, neuron_logit_bars, **shown)
 
@@ -120,6 +141,11 @@ def plot_embedding_heat_map(x: Subject, **shown: Unpack[Shown]) -> Figure:
     As figure 3 of Nanda et al. 2023 (arXiv 2301.05217): rows const, cos 1, sin 1, cos 2, ... An
     MLP with two-hot input has one column per neuron of W_in for operand a, then for operand b.
     `shown` is that of `plot_embedding_spectrum`.
+
+    >>> import grokinterp as gi
+    >>> drawn = gi.viz.plot_embedding_heat_map(gi.load("mod31-small"))
+    >>> drawn.layout.title.text, drawn.data[0].y[:3], drawn.data[0].z.shape
+    ('Embedding in Fourier basis, step 10000', ('const', 'cos 1', 'sin 1'), (31, 32))
     """
     return draw_steps(x, lambda snapshot, _: embedding_heat_map(snapshot), **shown)
 
@@ -159,6 +185,12 @@ def plot_fourier_heat_map(shares: pd.DataFrame) -> Figure:
 
     Neurons stand in the order of the table, by their dominant frequency; a column is empty where a
     neuron has no weights.
+
+    >>> import grokinterp as gi
+    >>> run = gi.load("mod31-small")
+    >>> drawn = gi.viz.plot_fourier_heat_map(run, side="output")
+    >>> drawn.layout.title.text, drawn.data[0].z.shape
+    ('Frequencies of output weights, step 10000', (16, 160))
     """
     checked(shares, pd.DataFrame, "encodings.fourier_heat_map")
     if shares.index.name != "frequency" or shares.columns.name != "neuron":

@@ -33,6 +33,11 @@ def plot_trajectories(found: TrajectoryEmbedding, *, dimensions: int = 2) -> Fig
     Axes, in nats^(1/2), have one scale; their titles give their share of sum |lambda|, and say that
     they count backwards where lambda is negative. The title has the stress of all embedded
     dimensions. InputError where the embedding has fewer `dimensions`, or these are not 2 or 3.
+
+    >>> import grokinterp as gi
+    >>> drawn = gi.viz.plot_trajectories(gi.load("mod31-small"), n_samples=64)
+    >>> [line.name for line in drawn.data], len(drawn.data[0].x), drawn.data[0].marker.symbol[-1]
+    (['mod31-small'], 26, 'diamond')
     """
     checked(found, TrajectoryEmbedding, "geometry.trajectory_embedding")
     dimensions = whole("dimensions", dimensions, least=2, most=3, such_as="2 or 3")
@@ -87,6 +92,11 @@ def plot_information_path(found: InformationPath) -> Figure:
 
     Both in nats^(1/2): where the second follows the first the path is straight. The title has the
     straightness of the whole, an upper bound.
+
+    >>> import grokinterp as gi
+    >>> drawn = gi.viz.plot_information_path(gi.load("mod31-small"), n_samples=64)
+    >>> [line.name for line in drawn.data], drawn.layout.yaxis.title.text
+    (['length so far', 'distance from the start'], 'distance (nats<sup>1/2</sup>)')
     """
     checked(found, InformationPath, "geometry.information_path")
     straight = found.straightness

@@ -29,7 +29,18 @@ INPUTS_AT_ONCE = 64  # their cotangents, classes^2 each, are 7 MB at 113 classes
 
 @dataclass(frozen=True, kw_only=True)
 class FisherDiagonal(Sampled):
-    """A number per weight, float64 in the weight's shape, and the inputs it was averaged over."""
+    """A number per weight, float64 in the weight's shape, and the inputs it was averaged over.
+
+    >>> import grokinterp as gi
+    >>> found = gi.geometry.fisher_diagonal(gi.load("mod31-small"), n_samples=64)
+    >>> found.values["embed.W_E"].shape, found.rows, found.n_samples, found.n_rows
+    (torch.Size([32, 32]), 'test', 64, 337)
+    >>> found.table()[["tensor", "n_weights", "gini"]].round(1).tail(3)
+             tensor  n_weights  gini
+    14  unembed.W_U        992   1.0
+    15  unembed.b_U         31   0.9
+    16          all      16799   0.9
+    """
 
     values: dict[str, Tensor] = field(repr=False)
     variant: str
@@ -88,6 +99,14 @@ def fisher_diagonal(
     how the weights act together (the off-diagonal), and a small softmax value may only say that the
     model is certain. InputError for a model whose weights alone do not say what it computes, and
     for a transformer of several layers or with LayerNorm.
+
+    >>> import grokinterp as gi
+    >>> run = gi.load("mod31-small")
+    >>> for variant in ("softmax", "logits"):
+    ...     table = gi.geometry.fisher_diagonal(run, variant=variant, n_samples=16).table()
+    ...     print(variant, table.sort_values("sum").tensor.tolist()[-4:-1])
+    softmax ['blocks.0.attn.W_K', 'pos_embed.W_pos', 'embed.W_E']
+    logits ['blocks.0.attn.W_K', 'pos_embed.W_pos', 'embed.W_E']
     """
     word("variant", variant, VARIANTS)
     snapshot = snapshot_of(x, step=step, task=task, train_mask=train_mask)

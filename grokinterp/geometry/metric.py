@@ -48,6 +48,18 @@ class FisherMetric(Sampled):
     `fisher_rao_distance` between the predictions before and after it). "exact" has the whole F,
     "diagonal" its diagonal alone, which leaves out how weights act together: a step that changes no
     output can have a large diagonal norm.
+
+    >>> import grokinterp as gi
+    >>> run = gi.load("mod31-small")
+    >>> metric = gi.geometry.fisher_metric(run, step=2000, n_samples=64)
+    >>> step = {name: w - run.weights(2000)[name] for name, w in run.weights(2250).items()}
+    >>> home = {name: -w for name, w in run.weights(2000).items()}
+    >>> round(metric.norm(step), 2), round(metric.cosine(step, home), 2)
+    (0.26, 0.78)
+    >>> round(metric.inner(step, home), 2), metric.gram([step, home]).shape
+    (1.56, torch.Size([2, 2]))
+    >>> metric.product(step)["unembed.W_U"].shape
+    torch.Size([32, 31])
     """
 
     form: str
@@ -134,6 +146,15 @@ def fisher_metric(
     the predictions moved (`fisher_rao_distance`). F of n inputs has rank n (classes - 1) at most,
     so many weight vectors have length 0. InputError for unknown names, for weights that are
     not finite, and for the models that `fisher_diagonal` refuses.
+
+    >>> import grokinterp as gi
+    >>> run = gi.load("mod31-small")
+    >>> weights = run.weights(0)
+    >>> for form in ("exact", "diagonal"):
+    ...     metric = gi.geometry.fisher_metric(run, step=0, form=form, n_samples=32)
+    ...     print(form, round(metric.norm(weights), 2))
+    exact 1.14
+    diagonal 0.52
     """
     word("form", form, FORMS)
     word("variant", variant, VARIANTS)
@@ -277,6 +298,16 @@ def step_geometry(
     mini-batch noise turns short steps against each other, and uneven checkpoints mix both. It also
     depends on the parametrisation, with the diagonal form more than with the exact one.
     InputError for weights that are not finite, naming the step, and for fewer than 2 checkpoints.
+
+    >>> import grokinterp as gi
+    >>> run = gi.load("mod31-small")
+    >>> found = gi.geometry.step_geometry(run, steps=[1500, 2000, 3000], n_samples=32)
+    >>> found[["step", "to", "fisher_norm", "cos_consecutive", "cos_origin"]].round(2)
+       step    to  fisher_norm  cos_consecutive  cos_origin
+    0  1500  2000         0.80              NaN       -0.15
+    1  2000  3000         1.06             0.89        0.06
+    >>> found.attrs["form"], found.attrs["n_weights"]
+    ('diagonal', 16799)
     """
     run = run_of(x, task=task, train_mask=train_mask)
     chosen = rising_steps(run, steps)

@@ -37,6 +37,11 @@ class Limit:
     L(h) = length - C h^q, None where the lengths do not define it: a smooth path has q = 2,
     independent noise at every checkpoint q = -1, a random walk q = -1/2. `reason` is empty where
     there is nothing to explain.
+
+    >>> import grokinterp as gi
+    >>> path = gi.geometry.information_path(gi.load("mod31-small"), n_samples=64)
+    >>> path.limit.length, path.limit.reason
+    (None, 'halving the spacing added 1.7, then 1.44: the limit is far off')
     """
 
     length: float | None
@@ -76,6 +81,19 @@ class InformationPath(Sampled):
     """Geodesic distances between the predictions of all checkpoints of a run, [k, k] at k steps.
 
     In nats^(1/2), 0 to pi (`fisher_rao_distance`). Everything else follows from them.
+
+    >>> import grokinterp as gi
+    >>> path = gi.geometry.information_path(gi.load("mod31-small"), n_samples=64)
+    >>> round(path.length, 2), round(path.geodesic, 2), round(path.straightness, 2)
+    (9.6, 2.8, 0.29)
+    >>> path.refinement()[["stride", "n_checkpoints", "length", "straightness"]].round(2).head(3)
+       stride  n_checkpoints  length  straightness
+    0       1             26    9.60          0.29
+    1       2             14    8.16          0.34
+    2       4              8    6.46          0.43
+    >>> late = path.between(1500, 10000)
+    >>> round(late.length, 1), round(late.straightness, 2), len(late.thinned(5).steps)
+    (2.1, 0.53, 4)
     """
 
     steps: tuple[int, ...]
@@ -225,6 +243,20 @@ def information_path(
     moved straight, and the shortest path need not be one that the model can take. Manning-Coe et
     al. 2025 (arXiv 2502.01739, section 6.3) call a path straight by the cosines of steps of the
     weights (`step_geometry`) and define no length. InputError for weights that are not finite.
+
+    >>> import grokinterp as gi
+    >>> run = gi.load("mod31-small")
+    >>> path = gi.geometry.information_path(run, n_samples=64)
+    >>> table = path.table(gi.geometry.stages_of(gi.detect_phases(run), run.steps))
+    >>> table[["part", "start", "end", "length", "straightness"]].round(2)
+                    part  start    end  length  straightness
+    0              whole      0  10000    9.60          0.29
+    1       memorization      0   1500    7.50          0.37
+    2  circuit_formation   1500   2250    0.64          0.92
+    3            cleanup   2250   7000    1.45          0.66
+    4           learning      0    200    3.39          0.58
+    5              delay    200   4500    6.11          0.41
+    6              after   4500  10000    0.10          0.86
     """
     run = run_of(x, task=task, train_mask=train_mask)
     chosen = rising_steps(run, steps)
@@ -271,6 +303,12 @@ def stages_of(phases: Phases, steps: Sequence[int]) -> dict[str, tuple[int, int]
     (first step to t_train), "delay" (t_train to t_test) and "after" (t_test to the last step). Each
     end is moved to the nearest step, the earlier of two that are as near; a stretch whose ends then
     coincide is left out.
+
+    >>> import grokinterp as gi
+    >>> run = gi.load("mod31-small")
+    >>> stages = gi.geometry.stages_of(gi.detect_phases(run), run.steps)
+    >>> stages["delay"], stages["cleanup"]
+    ((200, 4500), (2250, 7000))
     """
     instance(phases, Phases, "result of phase detection", give="what gi.detect_phases returns")
     steps = _whole_steps(steps)

@@ -69,6 +69,12 @@ def pairwise_distances(roots: Float[Tensor, "models n classes"]) -> Float[Tensor
 
     Symmetric with an exact 0 on the diagonal. Differences are taken number by number: a matrix
     product would be faster and lose half of the digits of near pairs.
+
+    >>> import grokinterp as gi, torch
+    >>> one_input = torch.tensor([[[2.0, 0.0]], [[0.0, 0.0]], [[0.0, 2.0]]])
+    >>> roots = torch.stack([gi.geometry.root_probabilities(logits) for logits in one_input])
+    >>> gi.geometry.pairwise_distances(roots).round(decimals=3).tolist()
+    [[0.0, 0.866, 1.732], [0.866, 0.0, 0.866], [1.732, 0.866, 0.0]]
     """
     n_models, n_inputs, _ = tensor("roots", roots, ndim=3).shape
     if not n_inputs:
@@ -147,6 +153,18 @@ class TrajectoryEmbedding(Sampled):
     of sum |lambda|; `stress` is sqrt(sum (d - d')^2 / sum d^2) over pairs, with d the geodesic
     distances and d' those of the picture (0 where their square is negative), and 0 for an exact
     picture. `eigenvalues` are all of them, largest size first.
+
+    >>> import grokinterp as gi
+    >>> found = gi.geometry.trajectory_embedding(gi.load("mod31-small"), n_samples=64)
+    >>> [round(share, 2) for share in found.explained], round(found.stress, 2)
+    ([0.7, 0.14, 0.06], 0.11)
+    >>> found.table()[["run", "step", "x1"]].round(1).iloc[[0, 12, 25]]
+                run   step   x1
+    0   mod31-small      0  2.2
+    12  mod31-small   1750 -0.5
+    25  mod31-small  10000 -0.5
+    >>> len(found.plot(dimensions=3).data)
+    1
     """
 
     runs: tuple[str, ...]
@@ -200,6 +218,15 @@ def trajectory_embedding(
     draw such pictures from Bhattacharyya distances -log sum_c sqrt(p_c q_c), which have no bound;
     here they are geodesic. Points that coincide in the picture need not have equal predictions: see
     `explained` and `stress`. Axes have no meaning by themselves.
+
+    >>> import grokinterp as gi
+    >>> run = gi.load("mod31-small")
+    >>> found = gi.geometry.trajectory_embedding(run, steps=[0, 1000, 10000], n_samples=64)
+    >>> found.table()[["run", "step", "x1"]].round(1)
+               run   step   x1
+    0  mod31-small      0  1.8
+    1  mod31-small   1000 -0.9
+    2  mod31-small  10000 -0.9
     """
     named = _named(runs, task=task, train_mask=train_mask)
     if len(named) == 1 and len(next(iter(named.values())).steps) < 2:

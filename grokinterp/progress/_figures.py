@@ -55,6 +55,13 @@ def plot_phases(phases: Phases) -> Figure:
 
     Dotted lines mark `memorization_step` and `grok_step`; an open phase is shaded to the end. With
     losses, the accuracy of the same row is told on hover. The legend names phases and lines.
+
+    >>> import grokinterp as gi
+    >>> drawn = gi.viz.plot_phases(gi.load("mod31-small"))
+    >>> drawn.layout.title.text
+    'Phases of training: grokked'
+    >>> [shape.name for shape in drawn.layout.shapes]
+    ['memorization', 'circuit formation', 'cleanup', 'memorization_step 260', 'grok_step 3530']
     """
     checked(phases, Phases, "gi.detect_phases")
     curves = phases.curves
@@ -105,6 +112,13 @@ def plot_progress(
     `x` is the table of `gi.progress_measures`, or what it takes; of a run its phases are found too.
     A measure that is null at every step is left out. With `phases`, each is shaded as in
     `plot_phases`. InputError for a table without steps or without any of the measures.
+
+    >>> import grokinterp as gi
+    >>> drawn = gi.viz.plot_progress(gi.load("mod31-small"))
+    >>> [line.name for line in drawn.data if "loss" in line.name]
+    ['train loss', 'test loss', 'restricted loss', 'excluded loss', 'trig loss']
+    >>> drawn.layout.yaxis2.title.text, drawn.layout.yaxis3.title.text
+    ('accuracy', 'L2 norm')
     """
     if isinstance(x, pd.DataFrame):
         measures = x
@@ -174,6 +188,11 @@ def plot_emergence(shares: pd.DataFrame, *, frequencies: Sequence[int] | None = 
     One line for each of `frequencies`, the key ones of the last checkpoint unless given, every
     other frequency in grey, and dashed what the others are together. InputError for another table,
     and for a frequency that it does not have.
+
+    >>> import grokinterp as gi
+    >>> drawn = gi.viz.plot_emergence(gi.load("mod31-small"), frequencies=[14, 1])
+    >>> [line.name for line in drawn.data]
+    ['each other k', 'all others together', 'k = 14', 'k = 1']
     """
     checked(shares, pd.DataFrame, "fourier.frequency_shares")
     if shares.index.name != "step" or shares.columns.name != "k":

@@ -236,6 +236,14 @@ def report(
     are of at most 30 checkpoints; ablations, the circuit and pruning are of two, with few placebos:
     `gi.ablate` has as many as you like. A file of that name is replaced, whole or not at all.
     InputError for what is not a run, and for a path that cannot be written to.
+
+    >>> import tempfile
+    >>> import grokinterp as gi
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = gi.report(gi.load("mod31-small").snapshot(), f"{folder}/report.html")
+    ...     page = path.read_text(encoding="utf-8")
+    >>> path.name, "<title>grokinterp report" in page
+    ('report.html', True)
     """
     given = runs_of(runs, task=task, train_mask=train_mask)
     path = new_file("path", path, such_as="report.html")

@@ -1,4 +1,12 @@
-"""Sweeps of many runs: their file, who makes the runs, their table, statistics over seeds."""
+"""Sweeps of many runs: their file, who makes the runs, their table, statistics over seeds.
+
+>>> import grokinterp as gi
+>>> "sizes" in gi.sweeps.RUN_MEASURES
+True
+>>> columns = gi.sweeps.RUN_MEASURES["sizes"](gi.load("mod31-small"))
+>>> list(columns), round(columns["effective_rank"], 1)
+(['gini_weights', 'effective_rank', 'bytes'], 8.9)
+"""
 
 from grokinterp.base.names import room_names
 from grokinterp.sweeps.driver import run_sweep

@@ -113,6 +113,19 @@ def run_sweep(
     a terminal. Ctrl-C or SIGTERM saves what is running and raises `Interrupted`; nothing is lost.
     InputError for an `out` of another sweep or another process, and for a results.csv that is
     damaged or has other columns.
+
+    >>> import tempfile
+    >>> import grokinterp as gi
+    >>> tiny = gi.Recipe(p=7, d_model=8, d_head=4, d_mlp=16, steps=20, checkpoints=(0, 20))
+    >>> sweep = gi.Sweep(tiny, ({"weight_decay": (0.0, 1.0)}, {"seed": (0, 1)}))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     table = gi.run_sweep(sweep, folder, measure=gi.sweeps.measured, progress=False)
+    >>> table[["run", "weight_decay", "seed", "label"]]
+                         run  weight_decay  seed        label
+    0  weight_decay=0,seed=0           0.0     0  not_learned
+    1  weight_decay=0,seed=1           0.0     1  not_learned
+    2  weight_decay=1,seed=0           1.0     0  not_learned
+    3  weight_decay=1,seed=1           1.0     1  not_learned
     """
     instance(sweep, Sweep, "sweep", give="Sweep.from_toml(path)")
     if not isinstance(out, str) or "://" not in out:

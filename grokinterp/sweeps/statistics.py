@@ -27,6 +27,13 @@ class MedianInterval:
     `low` to `high` holds the median of the distribution with probability `coverage`: the narrowest
     pair of order statistics with 95 %, or else (fewer than six seeds) the smallest and the largest
     value, which have 1 - 2^(1 - n), 75 % for three. One seed has no interval (NaN, coverage 0).
+
+    >>> import grokinterp as gi
+    >>> found = gi.sweeps.median_interval([1, 2, 3, 4, 5, 6, 7])
+    >>> found.median, found.low, found.high, round(found.coverage, 3)
+    (4.0, 1.0, 7.0, 0.984)
+    >>> gi.sweeps.median_interval([2.0]).coverage
+    0.0
     """
 
     n: int
@@ -67,6 +74,11 @@ class Contrast:
     the rank-sum test, over all ways of dealing the values to the regimes: exact up to ten against
     ten, and beyond where no values are tied, else by the normal approximation. They assume
     independent values, and are not corrected for the number of measures looked at.
+
+    >>> import grokinterp as gi
+    >>> found = gi.sweeps.contrast([0.9, 1.1, 1.4], [0.5, 0.8, 1.0])
+    >>> round(found.shift, 2), round(found.ratio, 2), round(found.delta, 2), round(found.p_above, 2)
+    (0.4, 1.38, 0.78, 0.1)
     """
 
     n: int

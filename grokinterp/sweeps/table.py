@@ -77,6 +77,11 @@ def measured(run: RunOrPath, names: Sequence[str] = ()) -> Columns:
     metrics.
 
     t_train and t_test are of the run's own best, which need not be good: read them with the label.
+
+    >>> import grokinterp as gi
+    >>> row = gi.sweeps.measured(gi.load("mod31-small"), ["sizes"])
+    >>> row["label"], row["t_train"], row["t_test"], row["key_frequencies"], row["bytes"]
+    ('grokked', 240, 4620, (1, 8, 14), 7246)
     """
     run = run_of(run)
     names = checked_measures("names", names, "run")

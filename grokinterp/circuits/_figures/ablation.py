@@ -37,6 +37,14 @@ def plot_ablation(found: Ablation) -> Figure:
     which do not count for a verdict, are hollow. Diamonds at an edge stand for ratios that a log
     axis does not have: 0, infinite, or not a number. Several checkpoints make a slider, with each
     row at the same height. InputError where nothing was ablated.
+
+    >>> import grokinterp as gi
+    >>> run = gi.load("mod31-small")
+    >>> found = gi.ablate(run, [gi.hooks.mlp(0), gi.hooks.heads(0, 2)], placebos=5)
+    >>> gi.viz.plot_ablation(found).layout.xaxis.title.text
+    "loss / model's loss"
+    >>> len(gi.viz.plot_ablation(run, step=[0, -1], placebos=0).frames)
+    2
     """
     checked(found, Ablation, "gi.ablate")
     if not found.rows:
@@ -59,6 +67,11 @@ def plot_faithfulness(found: Faithfulness) -> Figure:
 
     Log axis, so a bar's left end has no meaning; diamonds at an edge stand for losses that it does
     not have: 0, infinite, or not a number. Broken lines: the model and the circuit alone.
+
+    >>> import grokinterp as gi
+    >>> drawn = gi.viz.plot_faithfulness(gi.load("mod31-small"), placebos=5)
+    >>> drawn.layout.xaxis.title.text, drawn.layout.yaxis.ticktext[:2]
+    ('loss (nats)', ('the model', 'the circuit alone'))
     """
     checked(found, Faithfulness, "circuits.faithfulness")
     scores = found._scores()

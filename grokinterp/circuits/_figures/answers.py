@@ -43,6 +43,13 @@ def plot_correctness(x: Subject, **shown: Unpack[Shown]) -> Figure:
     Right is where the largest of the p logits is the answer's; without a split all pairs count as
     test. `shown` is `step` (one, several, or "all" of a run: then with a slider), and of a model
     `task` and `train_mask`, as in `gi.ablate`. InputError for logits that are not finite.
+
+    >>> import grokinterp as gi
+    >>> run = gi.load("mod31-small")
+    >>> gi.viz.plot_correctness(run).layout.title.text
+    'Answers, step 10000: 99.79% right'
+    >>> len(gi.viz.plot_correctness(run, step=[0, 1000, -1]).frames)
+    3
     """
     return draw_steps(x, lambda snapshot, _: correctness(snapshot), **shown)
 
@@ -76,6 +83,11 @@ def plot_logits(x: Subject, *, classes: Sequence[int] = (0,), **shown: Unpack[Sh
     Nothing is taken out: a shift of all classes, which no softmax sees, shows too. Colours are
     around 0, on one scale for all panels that is each step's own. `shown` as in `plot_correctness`.
     InputError for no class, one that is not an answer, and logits that are not finite.
+
+    >>> import grokinterp as gi
+    >>> drawn = gi.viz.plot_logits(gi.load("mod31-small"), classes=[0, 7])
+    >>> drawn.layout.title.text, [panel.text for panel in drawn.layout.annotations]
+    ('Logits, step 10000', ['class 0', 'class 7'])
     """
     return draw_steps(x, lambda snapshot, _: logit_images(snapshot, classes), **shown)
 
@@ -106,6 +118,11 @@ def plot_attention(found: Attention, *, to: str = "a") -> Figure:
 
     `to` is one of `found.positions`: "a", "b", "equals" for "=", another word of the layout.
     Colours are from 0 to 1 at every step.
+
+    >>> import grokinterp as gi
+    >>> drawn = gi.viz.plot_attention(gi.load("mod31-small"), to="b")
+    >>> drawn.layout.title.text, len(drawn.data)
+    ('Attention of layer 0 to operand b, step 10000', 4)
     """
     checked(found, Attention, "circuits.attention")
     word("to", to, found.positions)
@@ -146,6 +163,11 @@ def circuitsvis_script() -> str:
     It defines `CircuitsVis`, whose `render(id, CircuitsVis.AttentionHeads, props)` draws into the
     element of that id, again and again. It is read, not imported: its package imports more.
     InputError where it is not installed.
+
+    >>> import grokinterp as gi
+    >>> page = "<script>" + gi.viz.circuitsvis_script() + "</script>"
+    >>> "AttentionHeads" in page
+    True
     """
     found = importlib.util.find_spec("circuitsvis")
     if found is None or found.origin is None:
@@ -164,6 +186,13 @@ def plot_attribution(found: Attribution) -> Figure:
     """A bar per part, in logits: its share of the mean margin, split by frequency of the logits.
 
     Without an answer group there are no frequencies, and every bar is whole.
+
+    >>> import grokinterp as gi
+    >>> drawn = gi.viz.plot_attribution(gi.load("mod31-small"), against="best")
+    >>> drawn.layout.xaxis.title.text, drawn.data[0].y[-3:]
+    ('margin added (logits)', ('MLP, no cluster', 'MLP bias', 'unembedding bias'))
+    >>> [bars.name for bars in drawn.data]
+    ['k = 1', 'k = 8', 'k = 14', 'other', 'constant', 'rest']
     """
     checked(found, Attribution, "circuits.attribution")
     title = f"Mean margin{at(found.step)}: {found.total:.4g} logits"

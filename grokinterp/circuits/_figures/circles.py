@@ -34,6 +34,11 @@ def plot_embedding_circles(
 
     `frequencies` are the key frequencies unless given, `shown` is `step`, `task`, `train_mask` as
     in `gi.ablate`. InputError without frequencies or a table of embeddings.
+
+    >>> import grokinterp as gi
+    >>> drawn = gi.viz.plot_embedding_circles(gi.load("mod31-small"))
+    >>> [panel.text for panel in drawn.layout.annotations]
+    ['k = 1 (31.1%)', 'k = 8 (21.9%)', 'k = 14 (36.7%)']
     """
     return draw_steps(x, embedding_circles, frequencies=frequencies, **shown)
 

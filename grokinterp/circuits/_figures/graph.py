@@ -21,6 +21,11 @@ def plot_circuit_graph(found: CircuitGraph) -> Figure:
     frequencies, grey is everything else; a band has the colour of the frequency it comes from, from
     a head that of the one it goes to. A cluster that does not exist yet has no node, but its place
     is kept. Bands of shares below 0.02 fade out. Hovering shows shares and losses.
+
+    >>> import grokinterp as gi
+    >>> drawn = gi.viz.plot_circuit_graph(gi.load("mod31-small"))
+    >>> drawn.layout.title.text.partition("<br>")[0], drawn.data[0].node.label[:3]
+    ('Circuit, step 10000', ('k=1', 'k=8', 'k=14'))
     """
     checked(found, CircuitGraph, "circuits.circuit_graph")
     edges = [edge for edge in found.edges if edge.share > 0]  # plotly drops bands of width 0

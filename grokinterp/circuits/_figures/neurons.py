@@ -33,6 +33,11 @@ def plot_neuron_clusters(found: NeuronClusters) -> Figure:
     The larger a dot, the more of the layer's variance is in its neuron; dotted is the threshold of
     a cluster. Above: the neurons of each cluster. Dead neurons have no fraction and are not drawn;
     the title counts them, and the leftover.
+
+    >>> import grokinterp as gi
+    >>> drawn = gi.viz.plot_neuron_clusters(gi.load("mod31-small"))
+    >>> drawn.layout.title.text
+    'Neurons of layer 0, step 10000<br><sup>73 of 160 neurons in no cluster</sup>'
     """
     checked(found, NeuronClusters, "circuits.neuron_clusters")
     table = found.table()
@@ -114,6 +119,11 @@ def plot_neurons(
     `train_mask` as in `gi.ablate`, with several steps or "all" for a slider. A panel's name has the
     frequency of the neuron's cluster at that step, "mixed" where no frequency reaches 85 % of its
     variance. One colour scale for all panels of a step. A clear pattern may still be unused.
+
+    >>> import grokinterp as gi
+    >>> drawn = gi.viz.plot_neurons(gi.load("mod31-small"), neurons=[0, 1])
+    >>> drawn.layout.title.text, [panel.text for panel in drawn.layout.annotations]
+    ('Neurons, step 10000', ['neuron 0 (k = 1)', 'neuron 1 (k = 14)'])
     """
     chosen = _chosen(x, neurons, layer, shown)
     return draw_steps(x, lambda snapshot, _: neuron_images(snapshot, chosen, layer), **shown)
@@ -149,6 +159,13 @@ def plot_neuron_fourier(
     is taken in discrete logarithms of its p - 1 tokens that are not 0; pairs with a 0 are left out,
     also from mean and variance: squares then sum to (p - 1)^2 times the variance over the other
     pairs. Arguments and panels as in `plot_neurons`.
+
+    >>> import grokinterp as gi
+    >>> drawn = gi.viz.plot_neuron_fourier(gi.load("mod31-small"), neurons=[0])
+    >>> drawn.layout.title.text, drawn.data[0].y[:3]
+    ('Fourier terms of neurons, step 10000', ('const', 'cos 1 a', 'sin 1 a'))
+    >>> sorted({wave for wave in (*drawn.data[1].x, *drawn.data[1].y)})
+    ['const', 'cos 1 a', 'cos 1 b', 'sin 1 a', 'sin 1 b']
     """
     chosen = _chosen(x, neurons, layer, shown)
     return draw_steps(x, lambda snapshot, _: neuron_fourier(snapshot, chosen, layer), **shown)

@@ -36,6 +36,13 @@ def sweep_page(table: pd.DataFrame, *, value: str | None = None, title: str = "S
     the label; of more, the two with the most values are drawn, with a panel for each combination of
     the others, at most six. The page says what is left out, and lists at most 1,000 runs.
     InputError for a table without a run, and for a `value` that no run has as a number.
+
+    >>> import grokinterp as gi, pandas as pd
+    >>> runs = [(7, 0, 400), (7, 1, 500), (11, 0, 900), (11, 1, 1000)]
+    >>> table = pd.DataFrame(runs, columns=["p", "seed", "grok_step"])
+    >>> page = gi.viz.sweep_page(table, title="Primes")
+    >>> "<title>Primes</title>" in page, "p: 7, 11" in page
+    (True, True)
     """
     runs = Table(table)
     text("title", title, such_as="'Sweep'")

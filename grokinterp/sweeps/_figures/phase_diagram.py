@@ -64,6 +64,13 @@ def plot_phase_diagram(
     which the title says. The median does not know of runs without a value: where some never
     grokked, it is that of those that did. InputError for a column that is not there, for an axis
     with one value, for a `value` that no run has as a number, and for more than twelve panels.
+
+    >>> import grokinterp as gi, pandas as pd
+    >>> cells = [(0.1, 0.3, 9000), (0.1, 0.6, 4000), (1.0, 0.3, 3000), (1.0, 0.6, 700)]
+    >>> table = pd.DataFrame(cells, columns=["weight_decay", "train_fraction", "grok_step"])
+    >>> drawn = gi.viz.plot_phase_diagram(table, x="train_fraction", y="weight_decay")
+    >>> drawn.layout.title.text.partition("<br>")[0], drawn.layout.xaxis.ticktext
+    ('grok_step (updates) by train_fraction, weight_decay', ('0.3', '0.6'))
     """
     grid = _Grid(table, value, by, x=x, y=y)
     lines = grid.draw_labels() if value == LABEL else grid.draw_medians()

@@ -66,6 +66,15 @@ def plot_scaling(
 
     InputError for a column that is not there, an x with one value, a `value` that no run has as a
     number, and for more than 24 lines.
+
+    >>> import grokinterp as gi, pandas as pd
+    >>> runs = [(7, 0, 400), (7, 1, 500), (11, 0, 900), (11, 1, 1000), (23, 0, 3900), (23, 1, 4100)]
+    >>> table = pd.DataFrame(runs, columns=["p", "seed", "grok_step"])
+    >>> drawn = gi.viz.plot_scaling(table, x="p", fit=True)
+    >>> drawn.layout.title.text.partition("<br>")[0]
+    'grok_step (updates) by p'
+    >>> [line.name for line in drawn.data]
+    ['median', 'exponent 1.85 (95%: 1.54 to 1.99)', 'no label']
     """
     fit = truth("fit", fit)
     runs = Grouped(table, value, by, most=MOST_GROUPS, which="lines can be told apart", x=x)
