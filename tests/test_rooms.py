@@ -91,6 +91,8 @@ def test_the_rooms_are_the_folders():
 @pytest.mark.parametrize("room", gi.ROOMS)
 def test_a_room_imports_only_rooms_before_it(room):
     before = {*gi.ROOMS[: gi.ROOMS.index(room)], room}
+    if room == "cli":
+        before.add("viz")  # no room: the names of figures, of rooms that all are before it
     for name, target in EDGES:
         if room_of(name) == room:
             assert room_of(target) in before, f"{name} imports {target}"

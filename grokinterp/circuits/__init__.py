@@ -13,7 +13,7 @@ one line, for what the model or the task does not have. Losses are in nats, over
 """
 
 from grokinterp.base.names import room_names
-from grokinterp.circuits import ablation, hooks
+from grokinterp.circuits import hooks, standard
 from grokinterp.circuits._algorithm import Algorithm, algorithm
 from grokinterp.circuits._attention import (
     Attention,
@@ -57,7 +57,7 @@ from grokinterp.circuits.polynomials import (
 )
 from grokinterp.fourier._key_frequencies import of_any_with_keys
 
-standard_interventions = of_any_with_keys(ablation.standard_interventions, needed=False)
+standard_interventions = of_any_with_keys(standard.standard_interventions, needed=False)
 
 __all__ = [
     "Ablation", "Algorithm", "Attention", "AttentionFits", "AttentionPatterns", "AttentionReadout",

@@ -17,8 +17,8 @@ from grokinterp.fourier.answers import AnswerSpectrum, no_frequencies_reason, us
 from grokinterp.models.hooked_module import HookedModule
 from grokinterp.models.user_models import alone_with
 from grokinterp.reading._load import Subject
-from grokinterp.runs._snapshot import BLOCK_ROWS, Snapshot, from_weights
-from grokinterp.runs.forwards import device_of
+from grokinterp.runs._snapshot import Snapshot, from_weights
+from grokinterp.runs.forwards import BLOCK_ROWS, device_of
 from grokinterp.tasks.task import Task
 
 

@@ -17,9 +17,10 @@ from torch import Tensor
 from grokinterp.base.errors import InputError
 from grokinterp.base.result import Result, plain_values
 from grokinterp.circuits import hooks
-from grokinterp.circuits.ablation import LOSS_ROUNDING, Row, Score, ablate, embedding_hook, score
+from grokinterp.circuits.ablation import LOSS_ROUNDING, Row, Score, ablate, score
 from grokinterp.circuits.interventions import HookPair, Intervention, around, replay
 from grokinterp.circuits.neurons import LEFTOVER, neuron_clusters, neuron_logit_directions
+from grokinterp.circuits.standard import embedding_hook
 from grokinterp.fourier._key_frequencies import need_key_frequencies, subject_of
 from grokinterp.fourier.answers import group_of
 from grokinterp.fourier.basis import n_frequencies

@@ -20,8 +20,8 @@ from grokinterp.models.blocks import Edit, LastBlock, at_last
 from grokinterp.models.hooked_module import at_answer
 from grokinterp.models.kinds import has_positions
 from grokinterp.models.user_models import HookedModel, alone_with
-from grokinterp.runs._snapshot import BLOCK_ROWS, Snapshot
-from grokinterp.runs.forwards import device_of, refuse_no_rows
+from grokinterp.runs._snapshot import Snapshot
+from grokinterp.runs.forwards import BLOCK_ROWS, device_of, refuse_no_rows
 
 MODES = ("zero", "mean", "resample")
 

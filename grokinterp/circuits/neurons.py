@@ -22,7 +22,8 @@ from grokinterp.fourier.answers import AnswerSpectrum, group_of, no_frequencies_
 from grokinterp.fourier.basis import transform
 from grokinterp.fourier.spectra import neuron_logit_map, neuron_powers, operand_orders
 from grokinterp.reading._load import Subject
-from grokinterp.runs._snapshot import BLOCK_ROWS, Snapshot
+from grokinterp.runs._snapshot import Snapshot
+from grokinterp.runs.forwards import BLOCK_ROWS
 from grokinterp.tasks.answer_group import UNDEFINED
 from grokinterp.tasks.modular import ModularTask
 

@@ -44,8 +44,8 @@ from grokinterp.reading.stored_losses import (
     uncertainty,
 )
 from grokinterp.reading.tensor_files import StateDict
-from grokinterp.runs._snapshot import BLOCK_ROWS, from_weights
-from grokinterp.runs.forwards import forward_of
+from grokinterp.runs._snapshot import from_weights
+from grokinterp.runs.forwards import BLOCK_ROWS, forward_of
 from grokinterp.runs.metrics import COLUMNS, evaluate
 from grokinterp.tasks.answer_group import UNDEFINED
 from grokinterp.tasks.layout import USUAL

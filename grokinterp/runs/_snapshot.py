@@ -40,11 +40,19 @@ from grokinterp.models.user_models import (
     configuration,
     hooked_model,
 )
-from grokinterp.runs.forwards import Forward, agree, forward_of, hooked_forward, try_on
+from grokinterp.runs.forwards import (
+    BLOCK_ROWS,
+    Forward,
+    agree,
+    forward_of,
+    hooked_forward,
+    over_blocks,
+    row_blocks,
+    try_on,
+)
 from grokinterp.tasks.modular import ModularTask
 from grokinterp.tasks.task import Task, check_task, unmirrored_rows
 
-BLOCK_ROWS = 2048  # inputs a forward sees at once: intermediate results stay in the cache
 KEPT_CELLS = 2**26  # of a table that is kept for another look: 256 MB; p up to 400
 T = TypeVar("T")
 AnyTally = TypeVar("AnyTally", bound="Tally")
@@ -269,7 +277,7 @@ class Snapshot:
         step = max(1, KEPT_CELLS // n)
         for first in range(0, width, step):
             part = torch.empty(n, min(step, width - first), dtype=found[name].dtype)
-            for rows in _row_blocks(n):
+            for rows in row_blocks(n):
                 _, found = self._run(rows, (name,))
                 part[rows] = found[name][:, first : first + step]
             yield part
@@ -354,7 +362,7 @@ class Snapshot:
         n = self.task.n_inputs
         known = "logits" in self._memo and set(names) <= set(self._activations)
         whole = None
-        for rows in _row_blocks(n):
+        for rows in row_blocks(n):
             if known:
                 yield rows, self.all_logits[rows], {x: self._activations[x][rows] for x in names}
                 continue
@@ -367,10 +375,6 @@ class Snapshot:
             del logits, found
         if whole is not None:
             self.memo("logits", lambda: whole)
-
-
-def _row_blocks(n: int) -> Iterator[slice]:
-    return (slice(first, min(first + BLOCK_ROWS, n)) for first in range(0, max(n, 1), BLOCK_ROWS))
 
 
 def _rows(given: object, n: int) -> Tensor:
@@ -389,21 +393,6 @@ def _rows(given: object, n: int) -> Tensor:
         f"rows={shown(given)} are no rows of the table; give a mask of {n} truth values, or "
         f"numbers from 0 to {n - 1}."
     )
-
-
-def over_blocks(
-    forward: Forward, inputs: Tensor, names: tuple[str, ...] = ()
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Logits and activations of inputs, computed a block at a time."""
-    whole: dict[str | None, Tensor] = {}  # the logits without a name
-    for rows in _row_blocks(len(inputs)):
-        with torch.no_grad():
-            logits, found = forward(inputs[rows], names)
-        for name, part in ((None, logits), *((name, found[name]) for name in names)):
-            if name not in whole:
-                whole[name] = part.new_empty(len(inputs), *part.shape[1:])
-            whole[name][rows] = part
-    return whole.pop(None), whole  # type: ignore[return-value]
 
 
 def need_residual_stream(snapshot: Snapshot) -> None:

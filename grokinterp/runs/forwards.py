@@ -4,7 +4,7 @@ Whether a model takes the inputs of a task is said by its sizes first (`why_not`
 configuration can be missing or wrong, so the model is run on two inputs too.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from typing import Any
 
@@ -21,6 +21,7 @@ from grokinterp.models.transformer import NetworkSizes, refuse_misfit
 from grokinterp.models.user_models import HookedModel, alone_with, configuration
 from grokinterp.tasks.task import Task
 
+BLOCK_ROWS = 2048  # inputs a forward sees at once: intermediate results stay in the cache
 # Inputs and hook names -> logits at the answer position and those activations.
 Forward = Callable[[Tensor, tuple[str, ...]], tuple[Tensor, Mapping[str, Tensor]]]
 
@@ -82,6 +83,26 @@ def hooked_forward(
 def _keep(cache: dict[str, Tensor], name: str, activation: Tensor, hook: object) -> None:
     """A hook that keeps an activation and leaves it as it is."""
     cache[name] = activation
+
+
+def row_blocks(n: int) -> Iterator[slice]:
+    """The rows of a table of n in blocks, in order; one empty block of an empty table."""
+    return (slice(first, min(first + BLOCK_ROWS, n)) for first in range(0, max(n, 1), BLOCK_ROWS))
+
+
+def over_blocks(
+    forward: Forward, inputs: Tensor, names: tuple[str, ...] = ()
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Logits and activations of inputs, computed a block at a time."""
+    whole: dict[str | None, Tensor] = {}  # the logits without a name
+    for rows in row_blocks(len(inputs)):
+        with torch.no_grad():
+            logits, found = forward(inputs[rows], names)
+        for name, part in ((None, logits), *((name, found[name]) for name in names)):
+            if name not in whole:
+                whole[name] = part.new_empty(len(inputs), *part.shape[1:])
+            whole[name][rows] = part
+    return whole.pop(None), whole  # type: ignore[return-value]
 
 
 def refuse_no_rows(name: str, activation: Tensor, n: int) -> None:
