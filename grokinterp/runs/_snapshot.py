@@ -2,14 +2,6 @@
 
 What is counted over a whole table block by block is a `Tally`, so that no table of logits has to be
 kept. At p = 1009 the logits of one checkpoint are 4 GB; a tally is as large as what it counts.
-
-    class Mean:
-        needs = ()
-        def __init__(self, snapshot):
-            self.sum = 0.0
-        def add(self, block):
-            self.sum += block.logits.double().sum()
-    snapshot.tally(Mean).sum
 """
 
 import contextlib
@@ -90,9 +82,8 @@ class Snapshot:
 
     >>> import grokinterp as gi
     >>> seen = gi.load("mod31-small").snapshot(300)
-    >>> right = (seen.logits.argmax(dim=1) == seen.task.labels).double()
-    >>> [round(right[x].mean().item(), 2) for x in (seen.train_mask, seen.unmirrored_rows)]
-    [1.0, 0.11]
+    >>> seen.logits.shape, seen.activation("blocks.0.attn.hook_pattern").shape, seen.step
+    (torch.Size([961, 31]), torch.Size([961, 4, 3]), 300)
     """
 
     def __init__(
@@ -456,10 +447,9 @@ def snapshot(
 
     >>> import torch
     >>> import grokinterp as gi
-    >>> layers = torch.nn.Embedding(6, 4), torch.nn.Flatten(), torch.nn.Linear(12, 5)
-    >>> seen = gi.snapshot(torch.nn.Sequential(*layers), gi.ModularTask("add", p=5))
-    >>> seen.logits.shape, seen.activation("0").shape
-    (torch.Size([25, 5]), torch.Size([25, 3, 4]))
+    >>> net = torch.nn.Sequential(torch.nn.EmbeddingBag(6, 4), torch.nn.Linear(4, 5))
+    >>> gi.snapshot(net, gi.ModularTask("add", p=5)).activation("0").shape
+    torch.Size([25, 4])
     """
     check_task(task)
     hooked = hooked_model(model)

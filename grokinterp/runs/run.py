@@ -217,7 +217,17 @@ class Run:
         return self.architecture.hooked(self.weights(step))
 
     def snapshot(self, step: int = -1) -> Snapshot:
-        """The model of a step seen over its whole task."""
+        """The model of a step seen over its whole task.
+
+        >>> import grokinterp as gi
+        >>> seen = gi.load("mod31-small").snapshot(300)
+        >>> right = (seen.logits.argmax(dim=1) == seen.task.labels).double()
+        >>> for name in ("train_mask", "test_rows", "unmirrored_rows"):
+        ...     print(name, round(right[getattr(seen, name)].mean().item(), 2))
+        train_mask 1.0
+        test_rows 0.68
+        unmirrored_rows 0.11
+        """
         step = self._saved(step)
         return from_weights(
             self.weights(step), self.architecture, self.task, train_mask=self.train_mask, step=step
