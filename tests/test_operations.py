@@ -245,7 +245,7 @@ def test_a_formula_that_leaves_out_every_pair_is_refused(formula):
 @pytest.mark.parametrize("p", [7, 8])
 def test_waves_of_operands_are_a_basis_where_pairs_are_left_out_of_the_whole_table(p):
     task = gi.ModularTask("a + b if a != b else 1/0", p)
-    basis, defined = hooks.table_directions(task, (1, 2), "operands")
+    basis, defined = table_directions(task, (1, 2), "operands")
     assert defined.all()
     unit = torch.eye(basis.shape[1], dtype=torch.float64)
     assert torch.allclose(basis.T @ basis, unit, atol=1e-9)

@@ -395,7 +395,7 @@ class _Paths:
         """What each key frequency of the logits would be with the source ablated."""
         lost = self.logits - replay(self.snapshot, cut)
         for k in self.keys:
-            basis = hooks.table_directions(self.snapshot.modular_task, (k,), "answer")[0].to(lost)
+            basis = direction_hooks.table_directions(self.snapshot.modular_task, (k,), "answer")[0].to(lost)
             part, own = (basis @ (basis.T @ logits) for logits in (lost, self.logits))
             yield self.edge(source, f"logits k={k}", own, part, self.logits - part)
 

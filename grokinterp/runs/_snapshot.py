@@ -467,6 +467,7 @@ def snapshot(
             ours = forward_of(weights, architecture)
             # Not where a module is replaced or hooked: then weights do not say what it computes.
             if agree(lambda x: ours(x, ())[0], lambda x: theirs(x, ())[0], task):
+                weights = {name: weights[name] for name in architecture.parameter_shapes()}
                 return from_weights(weights, architecture, task, train_mask=train_mask, step=step)
         cfg = configuration(hooked)
         seen = Snapshot(

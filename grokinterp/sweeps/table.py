@@ -246,7 +246,7 @@ def read_results(path: str | Path) -> pd.DataFrame:
     with reaching(file):
         content = file.read_bytes()
     try:
-        return pd.read_csv(io.BytesIO(content), float_precision="round_trip")
+        return pd.read_csv(io.BytesIO(content))
     except ValueError as error:
         raise InputError(f"{file} is no table of a sweep ({one_line(str(error))}).") from None
 
