@@ -12,6 +12,15 @@ on another input (a fixed permutation of the table). Interventions add up with `
 gives one another name. Run them on the whole table, `task.model_inputs`, which for modular
 arithmetic are `task.tokens`: means, permutations and Fourier components are over the inputs given.
 Hook names are those that TransformerLens 3 and 4 share and on which both do the same.
+
+>>> import grokinterp as gi
+>>> run = gi.load("mod31-small")
+>>> model = run.model()
+>>> both = gi.hooks.heads(0, 2) + gi.hooks.mlp_skip(0)
+>>> logits = model.run_with_hooks(run.task.tokens, fwd_hooks=both)[:, -1]
+>>> right = logits.argmax(dim=-1) == run.task.labels
+>>> both.name, round(float(right.float().mean()), 2)
+('head 0.2 (mean) + MLP skip 0 (mean)', 0.29)
 """
 
 from collections.abc import Callable, Iterable
