@@ -14,13 +14,21 @@ arithmetic are `task.tokens`: means, permutations and Fourier components are ove
 Hook names are those that TransformerLens 3 and 4 share and on which both do the same.
 
 >>> import grokinterp as gi
->>> run = gi.load("mod31-small")
->>> model = run.model()
->>> both = gi.hooks.heads(0, 2) + gi.hooks.mlp_skip(0)
->>> logits = model.run_with_hooks(run.task.tokens, fwd_hooks=both)[:, -1]
->>> right = logits.argmax(dim=-1) == run.task.labels
->>> both.name, round(float(right.float().mean()), 2)
-('head 0.2 (mean) + MLP skip 0 (mean)', 0.29)
+>>> run, hooks = gi.load("mod31-small"), gi.hooks
+>>> parts = [hooks.heads(0, 2), hooks.attention(0), hooks.patterns(0), hooks.attention_skip(0)]
+>>> parts += [hooks.mlp(0), hooks.neurons(0, [1, 3]), hooks.heads(0, 0) + hooks.mlp_skip(0)]
+>>> parts += [hooks.fourier("unembed.hook_out", run.task, [14]), hooks.embedding(run.task, [1, 8, 14])]
+>>> gi.ablate(run, parts, placebos=5).table()[["ablation", "acc_all", "verdict"]].round(2)
+                              ablation  acc_all           verdict
+0                      head 0.2 (mean)     0.28      above chance
+1                   attention 0 (mean)     0.03        no placebo
+2          attention patterns 0 (mean)     0.39        no placebo
+3              attention skip 0 (mean)     1.00        no placebo
+4                         MLP 0 (mean)     0.12        no placebo
+5                     2 neurons (mean)     1.00      above chance
+6  head 0.0 (mean) + MLP skip 0 (mean)     0.57  not above chance
+7            drop k = 14 at the logits     0.50      above chance
+8         embedding keeps k = 1, 8, 14     0.94      above chance
 """
 
 from collections.abc import Callable, Iterable
@@ -74,16 +82,6 @@ def heads(layer: int, which: int | Iterable[int], *, mode: str = "mean") -> Inte
     """Attention heads of a layer: `hook_z` of those heads replaced.
 
     Placebos: as many dimensions of all heads' z in random directions, a little of every head.
-
-    >>> import grokinterp as gi
-    >>> run = gi.load("mod31-small")
-    >>> found = gi.ablate(run, [gi.hooks.heads(0, i) for i in range(4)], placebos=5)
-    >>> found.table()[["ablation", "acc_all", "verdict"]].round(2)
-              ablation  acc_all           verdict
-    0  head 0.0 (mean)     0.56  not above chance
-    1  head 0.1 (mean)     0.80  not above chance
-    2  head 0.2 (mean)     0.28      above chance
-    3  head 0.3 (mean)     0.47  not above chance
     """
     layer, index = _layer(layer), _index(which)
     hook = f"blocks.{layer}.attn.hook_z"
@@ -96,42 +94,17 @@ def heads(layer: int, which: int | Iterable[int], *, mode: str = "mean") -> Inte
 
 
 def attention(layer: int, *, mode: str = "mean") -> Intervention:
-    """What a layer's attention adds to the residual stream; no placebos.
-
-    >>> import grokinterp as gi
-    >>> run = gi.load("mod31-small")
-    >>> found = gi.ablate(run, [gi.hooks.attention(0, mode=mode) for mode in ("zero", "mean")])
-    >>> found.table()[["ablation", "acc_all", "verdict"]].round(2)
-                 ablation  acc_all     verdict
-    0  attention 0 (zero)     0.03  no placebo
-    1  attention 0 (mean)     0.03  no placebo
-    """
+    """What a layer's attention adds to the residual stream; no placebos."""
     return _whole("attention", layer, "hook_attn_out", mode)
 
 
 def mlp(layer: int, *, mode: str = "mean") -> Intervention:
-    """What a layer's MLP adds to the residual stream; no placebos.
-
-    >>> import grokinterp as gi
-    >>> run = gi.load("mod31-small")
-    >>> found = gi.ablate(run, [gi.hooks.mlp(0, mode="zero"), gi.hooks.mlp(0, mode="resample")])
-    >>> found.table()[["ablation", "loss_all", "acc_all"]].round(2)
-               ablation  loss_all  acc_all
-    0      MLP 0 (zero)      3.78     0.18
-    1  MLP 0 (resample)     42.85     0.03
-    """
+    """What a layer's MLP adds to the residual stream; no placebos."""
     return _whole("MLP", layer, "hook_mlp_out", mode)
 
 
 def patterns(layer: int, *, mode: str = "mean") -> Intervention:
-    """All attention patterns of a layer replaced, by their average over the inputs, and so on.
-
-    >>> import grokinterp as gi
-    >>> run = gi.load("mod31-small")
-    >>> gi.ablate(run, [gi.hooks.patterns(0)]).table()[["ablation", "acc_all"]].round(2)
-                          ablation  acc_all
-    0  attention patterns 0 (mean)     0.39
-    """
+    """All attention patterns of a layer replaced, by their average over the inputs, and so on."""
     return _whole("attention patterns", layer, "attn.hook_pattern", mode)
 
 
@@ -139,29 +112,12 @@ def attention_skip(layer: int, *, mode: str = "mean") -> Intervention:
     """The residual stream around a layer's attention: what follows sees attention alone.
 
     After "=" that stream is one vector, so its mean ablation changes nothing there.
-
-    >>> import grokinterp as gi
-    >>> run = gi.load("mod31-small")
-    >>> skips = [gi.hooks.attention_skip(0, mode=mode) for mode in ("mean", "zero")]
-    >>> gi.ablate(run, skips).table()[["ablation", "acc_all", "ratio"]].round()
-                      ablation  acc_all  ratio
-    0  attention skip 0 (mean)      1.0    1.0
-    1  attention skip 0 (zero)      0.0  642.0
     """
     return _skip("attention", layer, "hook_resid_pre", "hook_attn_out", mode)
 
 
 def mlp_skip(layer: int, *, mode: str = "mean") -> Intervention:
-    """The residual stream around a layer's MLP: the MLP reads it, what follows does not.
-
-    >>> import grokinterp as gi
-    >>> run = gi.load("mod31-small")
-    >>> found = gi.ablate(run, [gi.hooks.mlp_skip(0), gi.hooks.mlp(0)])
-    >>> found.table()[["ablation", "acc_all", "ratio"]].round()
-                ablation  acc_all  ratio
-    0  MLP skip 0 (mean)      1.0    7.0
-    1       MLP 0 (mean)      0.0  920.0
-    """
+    """The residual stream around a layer's MLP: the MLP reads it, what follows does not."""
     return _skip("MLP", layer, "hook_resid_mid", "hook_mlp_out", mode)
 
 
@@ -172,16 +128,6 @@ def neurons(
 
     Where there are fewer others, they are drawn from all neurons; all neurons have no placebo. Of a
     module of one's own, `layer` is the name of a sub-module whose output they are, [n, neurons].
-
-    >>> import grokinterp as gi
-    >>> run = gi.load("mod31-small")
-    >>> own = gi.circuits.neuron_clusters(run).members(14).tolist()
-    >>> cluster = gi.hooks.neurons(0, own, name="the cluster of k = 14")
-    >>> found = gi.ablate(run, [gi.hooks.neurons(0, own[0]), cluster], placebos=5)
-    >>> found.table()[["ablation", "acc_all", "ratio"]].round(1)
-                           ablation  acc_all  ratio
-    0               neuron 1 (mean)      1.0    1.0
-    1  the cluster of k = 14 (mean)      0.8  245.8
     """
     layer, index = layer if isinstance(layer, str) else _layer(layer), _index(which)
     kind, listed = "neuron", f"neuron {index[0]}"
@@ -212,16 +158,7 @@ def replaced_neurons(
     *,
     name: str,
 ) -> Intervention:
-    """Neurons at the answer position replaced by values, one row per input.
-
-    >>> import grokinterp as gi
-    >>> run = gi.load("mod31-small")
-    >>> post = run.snapshot().activation("blocks.0.mlp.hook_post")
-    >>> rounded = gi.hooks.replaced_neurons(0, range(160), post.round(), name="whole numbers")
-    >>> gi.ablate(run, [rounded]).table()[["ablation", "acc_all"]].round(2)
-            ablation  acc_all
-    0  whole numbers      1.0
-    """
+    """Neurons at the answer position replaced by values, one row per input."""
     layer, index = layer if isinstance(layer, str) else _layer(layer), _index(which)
     name, hook = _name(name), neurons_name(layer)
     values = tensor("values", values).clone()
@@ -235,13 +172,7 @@ def replaced_neurons(
 
 
 def channels(layer: int, which: int | Iterable[int], *, mode: str = "mean") -> Intervention:
-    """Channels of a convolution, after the nonlinearity. Placebos: its other single channels.
-
-    >>> import grokinterp as gi
-    >>> two = gi.hooks.channels(0, [2, 5])
-    >>> two.name, two[0][0]
-    ('channels 0.2, 0.5 (mean)', 'conv.0.hook_post')
-    """
+    """Channels of a convolution, after the nonlinearity. Placebos: its other single channels."""
     layer, index = _layer(layer), _index(which)
 
     def draw(setting: Setting) -> list[Intervention]:
@@ -258,15 +189,6 @@ def replaced_patterns(
     """Attention patterns at the answer position replaced by values, one row per input.
 
     Placebos: the same rows given to other inputs, at random.
-
-    >>> import grokinterp as gi
-    >>> run = gi.load("mod31-small")
-    >>> looks = run.snapshot().activation("blocks.0.attn.hook_pattern")
-    >>> looks = looks[:, :1].expand_as(looks)
-    >>> as_head_0 = gi.hooks.replaced_patterns(0, looks, name="all as head 0")
-    >>> gi.ablate(run, [as_head_0], placebos=5).table()[["ablation", "acc_all", "verdict"]].round(2)
-            ablation  acc_all       verdict
-    0  all as head 0     0.18  above chance
     """
     layer, values = _layer(layer), tensor("values", values).clone()
     name, hook = _name(name), f"blocks.{layer}.attn.hook_pattern"
@@ -367,16 +289,6 @@ def fourier(
     without an exponent (a zero factor) are left as they are.
 
     Placebos: every other single frequency that is not key, or random sets of as many.
-
-    >>> import grokinterp as gi
-    >>> run = gi.load("mod31-small")
-    >>> drop = gi.hooks.fourier("unembed.hook_out", run.task, [14])
-    >>> keep = gi.hooks.fourier("unembed.hook_out", run.task, [1, 8, 14], keep=True)
-    >>> found = gi.ablate(run, [drop, keep], placebos=5)
-    >>> found.table()[["ablation", "acc_all", "verdict"]].round(2)
-                                   ablation  acc_all       verdict
-    0             drop k = 14 at the logits      0.5  above chance
-    1  keep only k = 1, 8, 14 at the logits      1.0  above chance
     """
     check_task(task)
     word("terms", terms, ARGUMENTS)
@@ -432,15 +344,6 @@ def embedding(
     """The embedding with only these token frequencies (and its mean) left.
 
     Of an MLP with two-hot input, `hook_name` is "blocks.0.mlp.hook_pre", rows a and p + b added.
-
-    >>> import grokinterp as gi
-    >>> run = gi.load("mod31-small")
-    >>> some = [gi.hooks.embedding(run.task, keys) for keys in ([14], [1, 14], [1, 8, 14])]
-    >>> gi.ablate(run, some, placebos=5).table()[["ablation", "acc_all", "verdict"]].round(2)
-                           ablation  acc_all       verdict
-    0        embedding keeps k = 14     0.16  above chance
-    1     embedding keeps k = 1, 14     0.53  above chance
-    2  embedding keeps k = 1, 8, 14     0.94  above chance
     """
     kept = fourier(hook_name, task, frequencies, keep=True, terms="operands")
     name = kept.name.removesuffix(f" of the operands at {hook_name}")
@@ -461,14 +364,6 @@ def directions(
     `basis` spans the directions in the space of the activation's last axis (of all heads together
     for `hook_z`). What is taken out is set to zero, its mean, or that of another input. Placebos:
     random subspaces of the same dimension.
-
-    >>> import grokinterp as gi
-    >>> run = gi.load("mod31-small")
-    >>> basis = gi.circuits.neuron_logit_directions(run).basis
-    >>> keep = gi.hooks.directions("blocks.0.mlp.hook_post", basis, keep=True, name="u_k, v_k")
-    >>> gi.ablate(run, [keep], placebos=5).table()[["acc_all", "ratio", "placebo_min"]].round(1)
-       acc_all  ratio  placebo_min
-    0      1.0    0.8        573.9
     """
     word("mode", mode, MODES)
     keep = truth("keep", keep)
