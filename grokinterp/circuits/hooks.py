@@ -17,7 +17,8 @@ Hook names are those that TransformerLens 3 and 4 share and on which both do the
 >>> run, hooks = gi.load("mod31-small"), gi.hooks
 >>> parts = [hooks.heads(0, 2), hooks.attention(0), hooks.patterns(0), hooks.attention_skip(0)]
 >>> parts += [hooks.mlp(0), hooks.neurons(0, [1, 3]), hooks.heads(0, 0) + hooks.mlp_skip(0)]
->>> parts += [hooks.fourier("unembed.hook_out", run.task, [14]), hooks.embedding(run.task, [1, 8, 14])]
+>>> parts += [hooks.fourier("unembed.hook_out", run.task, [14])]
+>>> parts += [hooks.embedding(run.task, [1, 8, 14])]
 >>> gi.ablate(run, parts, placebos=5).table()[["ablation", "acc_all", "verdict"]].round(2)
                               ablation  acc_all           verdict
 0                      head 0.2 (mean)     0.28      above chance
