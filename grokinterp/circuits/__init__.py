@@ -2,7 +2,7 @@
 
 Every function takes `x` first, the rest by name:
 
-x            a run, a snapshot, or a HookedTransformer or TransformerBridge with `task`
+x            a run or its path, a snapshot, or a model (a HookedTransformer, say) with `task`
 step         of a run: the checkpoint, -1 for the last
 frequencies  the key frequencies; those of the logits (of a run's last checkpoint) unless given
 task         of a model: what it was trained on, such as `gi.ModularTask("add", p=113)`

@@ -57,7 +57,13 @@ RUN_MEASURES = _RunMeasures()
 
 
 def measuring(names: Sequence[str]) -> Callable[[Run], Columns]:
-    """`measured` with these names, checked now: what `run_sweep` takes as `measure`."""
+    """`measured` with these names, checked now: what `run_sweep` takes as `measure`.
+
+    >>> import grokinterp as gi
+    >>> measure = gi.sweeps.measuring(["compressibility"])
+    >>> round(measure(gi.load("mod31-small"))["c"], 2)
+    2.05
+    """
     checked_measures("names", names, "run")
     return partial(measured, names=tuple(names))
 
