@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import grokinterp as gi
 from grokinterp.base.errors import InputError
-from grokinterp.circuits import hooks
+from grokinterp.circuits.direction_hooks import table_directions
 from grokinterp.tasks.answer_group import find_group
 from grokinterp.tasks.expressions import parse_expression
 from grokinterp.tasks.operations import get_operation

@@ -61,7 +61,8 @@ def unknown_argument(
     """The error about the first argument that a function does not have, with the nearest one."""
     names = list(known)
     wrong = next(name for name in given if name not in names)
-    return InputError(f"{function.__name__} has no argument {wrong!r}; {nearest(wrong, names)}")
+    advice = nearest(wrong, names) if names else "it takes none."
+    return InputError(f"{function.__name__} has no argument {wrong!r}; {advice}")
 
 
 def _arguments(function: Callable[..., Any]) -> dict[str, None] | None:

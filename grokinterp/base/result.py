@@ -122,10 +122,9 @@ def found_by(analysis: Callable[..., Any], kind: type) -> Callable[[T], T]:
         shown = [first.replace(name="x", annotation=Parameter.empty), *own, *theirs]
         known = {each.name for each in shown[1:]}
         plot.__signature__ = signature(draw).replace(parameters=shown)  # type: ignore[attr-defined]
-        plot.__doc__ = (
-            f"{draw.__doc__ or ''}\n    `x` is what `{name}` found, or what it takes, with its "
-            "arguments by name.\n    "
-        )
+        about, example, rest = (draw.__doc__ or "").partition("\n    >>> ")
+        given = f"`x` is what `{name}` found, or what it takes, with its arguments by name."
+        plot.__doc__ = f"{about.rstrip()}\n\n    {given}\n{example}{rest}"
         return plot  # type: ignore[return-value]
 
     return of_any

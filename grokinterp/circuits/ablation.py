@@ -159,10 +159,15 @@ class Ablation(Result):
 
     def __str__(self) -> str:
         """All rows of a checkpoint, as a shell is shown them."""
-        shown = self._short_table()
+        shown = self._in_order()
         return text_card(self._title(), self._lines(), shown, notes=self.notes, most=MOST_SHOWN)
 
     def _short_table(self) -> pd.DataFrame:
+        columns = ["step", "ablation", "loss_all", "acc_all", "ratio"]
+        columns += ["placebo_min", "placebo_max", "verdict"]
+        return self.table().sort_values("ratio", ascending=False)[columns]
+
+    def _in_order(self) -> pd.DataFrame:
         rows = []
         for row in self.rows:
             others = row.placebo_ratios

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from grokinterp.base.errors import InputError
 from grokinterp.base.result import Result, plain_values
-from grokinterp.circuits import hooks
+from grokinterp.circuits import direction_hooks, hooks
 from grokinterp.circuits.ablation import LOSS_ROUNDING, Row, Score, ablate, score
 from grokinterp.circuits.interventions import HookPair, Intervention, around, replay
 from grokinterp.circuits.neurons import LEFTOVER, neuron_clusters, neuron_logit_directions
@@ -395,7 +395,9 @@ class _Paths:
         """What each key frequency of the logits would be with the source ablated."""
         lost = self.logits - replay(self.snapshot, cut)
         for k in self.keys:
-            basis = direction_hooks.table_directions(self.snapshot.modular_task, (k,), "answer")[0].to(lost)
+            basis = direction_hooks.table_directions(self.snapshot.modular_task, (k,), "answer")[
+                0
+            ].to(lost)
             part, own = (basis @ (basis.T @ logits) for logits in (lost, self.logits))
             yield self.edge(source, f"logits k={k}", own, part, self.logits - part)
 

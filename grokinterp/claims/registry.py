@@ -9,7 +9,7 @@
         grokked, steady = evidence.medians("c")
         return Finding("supported" if steady > grokked else "contradicted", "...", ...)
 
-`CLAIMS["steady_compress_better"](evidence)` is then a `Claim`, with the verdict in it.
+`CLAIMS.find("steady_compress_better")(evidence)` is then a `Claim`, with the verdict in it.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -62,12 +62,12 @@ class Comparison(Result):
     """
 
     profiles: tuple[RunProfile, ...] = field(repr=False)
-    circuits: Mapping[str, FoundCircuit] = field(repr=False)
     regimes: Mapping[str, str]
     settings: Mapping[str, str] = field(repr=False)
     claims: tuple[Claim, ...]
     align: str
     by: str
+    circuits: Mapping[str, FoundCircuit] = field(default_factory=dict, repr=False)
 
     def _title(self) -> str:
         return f"Comparison of {len(self.profiles)} runs, aligned by {self.align}"

@@ -192,7 +192,7 @@ def plot_fourier_heat_map(shares: pd.DataFrame) -> Figure:
     >>> drawn.layout.title.text, drawn.data[0].z.shape
     ('Frequencies of output weights, step 10000', (16, 160))
     """
-    checked(shares, pd.DataFrame, "encodings.fourier_heat_map")
+    checked(shares, pd.DataFrame, "fourier.fourier_heat_map")
     if shares.index.name != "frequency" or shares.columns.name != "neuron":
         raise InputError("this is no Fourier heat map; give what fourier_heat_map found.")
     title = f"Frequencies of {shares.attrs.get('side', '')} weights{at(shares.attrs.get('step'))}"

@@ -36,7 +36,7 @@ from grokinterp.fourier.localization import neuron_ipr
 from grokinterp.models.architecture import is_bias
 from grokinterp.models.cross_entropy import AnswerScores, answer_scores
 from grokinterp.progress import losses, observables
-from grokinterp.reading._load import Subject, progress_bar, run_of
+from grokinterp.reading._load import Subject, progress_bar, run_of, steps_of
 from grokinterp.runs._snapshot import Block, Snapshot, Tally
 from grokinterp.runs.metrics import UNMIRRORED
 from grokinterp.runs.run import Run
@@ -370,13 +370,14 @@ for _name, _of, _meaning in (
 def progress_measures(
     x: Subject,
     *,
+    steps: Sequence[int] | str = "all",
     frequencies: Sequence[int] | None = None,
     measures: Sequence[str] | None = None,
     task: Task | None = None,
     train_mask: Bool[Tensor, " n_inputs"] | None = None,
     progress: bool = False,
 ) -> pd.DataFrame:
-    """One row per checkpoint, one column per measure; see `grokinterp.progress.MEASURES`.
+    """One row per checkpoint (`steps`, or all), one column per measure (`gi.progress.MEASURES`).
 
     Losses (nats) and accuracies are over the p answer classes. The key frequencies are those of the
     last checkpoint (`gi.key_frequencies`) unless given, for every row, so that rows can be
@@ -408,8 +409,9 @@ def progress_measures(
             count_over_table(last)  # for the measures of this checkpoint too
         missing = run.architecture.missing
         key = Keys(reason=missing) if missing else subject_of(last, frequencies=frequencies)[1]
-        for step in progress_bar(run.steps, "measure", progress):
-            snapshot = last if step == last.step else run.snapshot(step)
+        for step in progress_bar(steps_of(run, steps), "measure", progress):
+            snapshot = last if step in (-1, run.steps[-1]) else run.snapshot(step)
+            step = run.steps[-1] if snapshot is last else step
             rows.append({"step": step} | measure_snapshot(snapshot, key, measures=further))
     frame = pd.DataFrame(rows)
     frame.attrs = {

@@ -100,8 +100,8 @@ def measured(run: RunOrPath, names: Sequence[str] = ()) -> Columns:
         "label": phases.label,
         **{name: getattr(phases, name) for name in DATES},
         **{f"{name}_end": ends.get(name) for name in PHASES},
-        **{column: last[column] for column in LAST if column in run.metrics},
-        "best_test_acc": run.metrics.test_acc.max(),
+        **{column: float(last[column]) for column in LAST if column in run.metrics},
+        "best_test_acc": float(run.metrics.test_acc.max()),
         "key_frequencies": None,
     }
     if not all_finite(run.architecture.parameters(run.weights())):
