@@ -22,7 +22,7 @@ PAGES = sorted(
     if not path.relative_to(DOCS).as_posix().startswith(COPIED)
     or path == DOCS / "examples.md"
 )  # fmt: skip
-INCLUDED = [ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]  # which are pages of the site too
+INCLUDED = [ROOT / f"{name}.md" for name in ("CONTRIBUTING", "CHANGELOG", "README", "SECURITY")]
 EXAMPLES = [ROOT / "examples" / "README.md", ROOT / "examples" / "encodings" / "README.md"]
 FENCE = re.compile(r"^(```+|~~~+)[^\n]*\n.*?^\1[ \t]*$", re.M | re.S)
 PYTHON = re.compile(r"^```(?:python|\{code-cell\}[^\n]*)\n(.*?)^```$", re.M | re.S)
