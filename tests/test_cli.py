@@ -9,6 +9,7 @@ import time
 import pandas as pd
 import pytest
 
+import grokinterp as gi
 from tests.conftest import SHIPPED
 
 pytestmark = pytest.mark.shapes_unchecked  # their checks take a third of its time
@@ -438,3 +439,48 @@ def test_csv_files_that_cannot_be_used(text, run, tmp_path):
     status, out, err = run("phases", path, "--json")
     assert (status, out) == (2, "")
     assert len(err.splitlines()) == 1
+
+
+def test_key_frequencies(run):
+    status, out, err = run("key-frequencies", "mod31-small", "--json")
+    assert (status, err) == (0, "")
+    found = json.loads(out)
+    assert found["frequencies"] == [1, 8, 14]
+    assert found["run"] == "mod31-small"
+    status, out, _ = run("key-frequencies", "mod31-small", "--step", 0)
+    assert status == 0
+    assert out == f"{gi.key_frequencies('mod31-small', step=0)}\n"
+    status, _, err = run("key-frequencies", "mod31-small", "--rule", "logit")
+    assert status == 2
+    assert "did you mean 'logits'" in err
+
+
+def test_plot(run, tmp_path):
+    page = tmp_path / "a.html"
+    status, out, err = run(
+        "plot", "embedding-circles", "mod31-small", "--step", "all", "--out", page
+    )
+    assert (status, err) == (0, "")
+    assert out.startswith(f"{page}: ")
+    assert "Plotly.newPlot" in page.read_text()
+    status, out, _ = run("plot", "neurons", "mod31-small", "--set", "neurons=[3]", "--out", page)
+    assert status == 0
+    for arguments, says in (
+        (("embeding_spectrum", "mod31-small"), "did you mean 'embedding_spectrum'"),
+        (("neurons", "mod31-small", "--set", "neuros=3"), "did you mean 'neurons'"),
+        (("phases", "nowhere"), "nowhere does not exist"),
+    ):
+        status, out, err = run("plot", *arguments, "--out", page)
+        assert (status, out) == (2, "")
+        assert says in err
+    status, _, err = run("plot", "phases", "mod31-small", "--out", tmp_path / "a.doc")
+    assert status == 2
+    assert ".svg" in err
+
+
+def test_the_text_of_a_result_is_what_its_command_prints(run):
+    _, out, _ = run("phases", "mod31-small")
+    told = str(gi.detect_phases("mod31-small"))
+    assert out.startswith(told.replace("Phases: ", "mod31-small: "))
+    _, out, _ = run("verify", "mod31-small", "--steps", 50)
+    assert out.strip() == f"mod31-small: {gi.verify('mod31-small', steps=50)}"

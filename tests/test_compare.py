@@ -453,3 +453,45 @@ def test_a_formula_without_frequencies_of_its_tokens_is_compared_all_the_same(tm
     assert values["c"] == curve.c
     assert "n_key_frequencies" in values
     assert notes[0].startswith("mine: no compressibility in the Fourier basis (in a*b + a mod 7")
+
+
+class TestSeeds:
+    """What is told of runs whatever became of them."""
+
+    def test_a_row_a_run(self, found, pair):
+        rows = found.seeds().set_index("run")
+        assert len(rows) == len(pair)
+        for run, (_, row) in zip(pair, rows.iterrows(), strict=True):
+            phases, keys = gi.detect_phases(run), gi.key_frequencies(run).frequencies
+            assert row.label == phases.label
+            assert (row.memorization_step, row.grok_step) == (
+                phases.memorization_step, phases.grok_step
+            )  # fmt: skip
+            assert row.key_frequencies == keys
+            sizes = gi.circuits.neuron_clusters(run).sizes
+            assert row.clusters == ", ".join(f"{k}: {sizes[k]}" for k in keys if k in sizes)
+            algorithm = gi.circuits.algorithm(run)
+            assert row.algorithm == algorithm.verdict
+            assert row.gradient_symmetricity == algorithm.gradient_symmetricity.value
+            assert row.distance_irrelevance == algorithm.distance_irrelevance.value
+
+    def test_shared_frequencies(self, found, pair):
+        keys = [set(gi.key_frequencies(run)) for run in pair]
+        table = found.shared_frequencies().set_index("frequency")
+        assert set(table.index) == set.union(*keys)
+        for k, row in table.iterrows():
+            assert row.runs == sum(k in each for each in keys)
+        assert table.by_chance.iloc[0] == pytest.approx(sum(map(len, keys)) / 15)
+
+    def test_runs_that_learned_nothing_have_a_table_too(self, tmp_path):
+        tiny = gi.Recipe(p=7, d_model=8, d_head=4, d_mlp=16, steps=20, checkpoints=(0, 20))
+        runs = [gi.train(tiny.replace(seed=i), tmp_path / str(i), progress=False) for i in (0, 1)]
+        some = gi.compare(runs)
+        table = some.table().set_index("measure")
+        losses = [run.metrics.test_loss.iloc[-1] for run in runs]
+        assert table.all_n["test_loss"] == 2
+        assert (table.all_min["test_loss"], table.all_max["test_loss"]) == (
+            min(losses), max(losses)
+        )  # fmt: skip
+        assert some.seeds().label.notna().all()
+        assert "key_frequencies" in str(some)

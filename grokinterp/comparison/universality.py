@@ -39,6 +39,8 @@ class FoundCircuit:
 def circuit_of(run: Run) -> FoundCircuit:
     """The circuit of a run's last checkpoint; what its model or task does not have is noted."""
     snapshot, keys = subject_of(run)
+    if snapshot.task.modular is None:
+        return FoundCircuit()
     if snapshot.task.answer_group is None or keys.undecided:
         return FoundCircuit(notes=(f"no key frequencies: {keys.reason}",))
     if not keys:

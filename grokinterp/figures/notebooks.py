@@ -39,11 +39,10 @@ def forms(drawn: go.Figure, config: Mapping[str, Any]) -> dict[str, Any]:
     )
     before = f"<script>{get_plotlyjs()}</script>" if _library_belongs_here() else missing
     bundle = pio.renderers["plotly_mimetype"].to_mimebundle(drawn.to_dict())
-    return {
-        **bundle,
-        "text/html": before + chart,
-        "text/plain": drawn.layout.title.text or "Figure",
-    }
+    for content in bundle.values():
+        content["config"] = {**content.get("config", {}), **config}
+    title = (drawn.layout.title.text or "Figure").replace("<br>", ", ")
+    return {**bundle, "text/html": before + chart, "text/plain": title}
 
 
 def _library_belongs_here() -> bool:
