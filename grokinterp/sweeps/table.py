@@ -18,7 +18,7 @@ import pandas as pd
 
 from grokinterp.base.errors import InputError, one_line, shown, whole_number
 from grokinterp.base.files import sha256
-from grokinterp.base.paths import as_path, reaching
+from grokinterp.base.paths import as_path, kind_at, reaching
 from grokinterp.encodings import run_measures  # noqa: F401 - registers them
 from grokinterp.fourier._key_frequencies import key_frequencies
 from grokinterp.models.architecture import all_finite
@@ -249,6 +249,9 @@ def read_results(path: str | Path) -> pd.DataFrame:
     """The table of a sweep that was run, by its folder or its results.csv."""
     path = as_path("path", path, such_as="runs/sweep")
     file = path / RESULTS if path.is_dir() else path
+    if kind_at(file) != "file":
+        give = "the folder that run_sweep wrote, or its table"
+        raise InputError(f"{file} does not exist; give {give}.")
     with reaching(file):
         content = file.read_bytes()
     try:
