@@ -25,8 +25,8 @@ OF_RUNS = ("01_quick_start", "02_reverse_engineer", "05_grokked_versus_steady")
 
 
 def python(source):
-    """A cell with its %magics and !commands as calls, much as IPython reads it."""
-    return re.sub(r"^( *)([%!].*)$", r"\1get_ipython().run('\2')", source, flags=re.MULTILINE)
+    """A cell with its %magics as calls, much as IPython reads it."""
+    return re.sub(r"^( *)(%.*)$", r"\1get_ipython().run('\2')", source, flags=re.MULTILINE)
 
 
 def sources(book, kind):
@@ -107,7 +107,7 @@ class TestNotebooks:
         assert install == f"%pip install -q git+https://{REPOSITORY}"
         if path.stem in OF_RUNS:
             assert runs == [
-                f"!git clone -q --depth 1 https://{REPOSITORY}", "%cd grokinterp/examples",
+                f"%system git clone -q --depth 1 https://{REPOSITORY}", "%cd grokinterp/examples",
             ]  # fmt: skip
         else:
             assert runs == []
