@@ -1,4 +1,4 @@
-"""The notebooks as files, and the script; `pytest --nbmake` in CI runs the notebooks themselves."""
+"""The notebooks as files, and the script; CI runs the notebooks themselves, top to bottom."""
 
 import ast
 import importlib.util
@@ -8,6 +8,7 @@ import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import pandas as pd
@@ -17,7 +18,15 @@ import grokinterp as gi
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 NOTEBOOKS = sorted(EXAMPLES.glob("*.ipynb"))
-MACHINE = re.compile(r"/(tmp|work|home|root|Users|mnt)/|[A-Z]:\\")  # /content is Colab's
+MACHINE = re.compile(r"/(tmp|work|home|root|Users|mnt)/|[A-Z]:\\")
+REPOSITORY = "github.com/grokinterp/grokinterp"
+COLAB = "https://colab.research.google.com"
+OF_RUNS = ("01_quick_start", "02_reverse_engineer", "05_grokked_versus_steady")
+
+
+def python(source):
+    """A cell with its %magics as calls, much as IPython reads it."""
+    return re.sub(r"^( *)(%.*)$", r"\1get_ipython().run('\2')", source, flags=re.MULTILINE)
 
 
 def sources(book, kind):
@@ -56,11 +65,60 @@ class TestNotebooks:
         assert all(re.fullmatch(rf"{path.stem[:2]}-\d\d", name) for name in ids)
         assert all(cell.source.strip() for cell in book.cells)
         assert [cell.cell_type for cell in book.cells[:2]] == ["markdown", "code"]
-        assert "pip install" in book.cells[0].source
-        assert "`checkpoints`" in book.cells[0].source
+        first = book.cells[0].source
+        assert first.startswith(
+            f"[![Open In Colab]({COLAB}/assets/colab-badge.svg)]"
+            f"({COLAB}/{REPOSITORY.replace('.com', '')}/blob/main/examples/{path.name})\n\n# "
+        )
+        assert "pip install" in first
+        assert "`checkpoints`" in first
+
+    def test_each_section_has_a_control_and_the_reader_has_exercises(self, path):
+        *_, last = texts = sources(nbformat.read(path, as_version=4), "markdown")
+        every = "\n".join(texts).lower()
+        for word in ("**claim.**", "**what to look for.**", "control"):
+            assert every.count(word) >= 4, word
+        exercises, found = (
+            re.findall(rf"^{start}", last.split("## Exercises")[1], re.MULTILINE)
+            for start in (r"\d\. ", r"   \*[^*]")
+        )
+        assert len(exercises) == len(found) in (3, 4)
+
+    def test_it_sets_up_on_colab_and_nowhere_else(self, path, monkeypatch):
+        cell = sources(nbformat.read(path, as_version=4), "code")[0]
+        asked = []
+        there = {"google", "google.colab", "grokinterp"}
+        found = {"get_ipython": lambda: SimpleNamespace(run=asked.append)}
+        monkeypatch.setattr(
+            importlib.util, "find_spec", lambda name: name if name in there else None
+        )
+        for gone in (
+            "google.colab",
+            "google",
+        ):  # a machine of one's own, first with Google's others
+            there.discard(gone)
+            exec(python(cell), dict(found))
+        there |= {"google", "google.colab"}
+        exec(python(cell), dict(found))  # Colab, when the cell is run again
+        assert asked == []
+        there.discard("grokinterp")
+        exec(python(cell), dict(found))
+        install, *runs = asked
+        assert install == f"%pip install -q git+https://{REPOSITORY}"
+        if path.stem in OF_RUNS:
+            assert runs == [
+                f"%system git clone -q --depth 1 https://{REPOSITORY}", "%cd grokinterp/examples",
+            ]  # fmt: skip
+        else:
+            assert runs == []
+
+    def test_a_run_is_loaded_by_its_name(self, path):
+        for code in sources(nbformat.read(path, as_version=4), "code"):
+            assert "checkpoints/" not in code
+            assert "../" not in code
 
     def test_it_compiles_and_uses_all_it_imports(self, path):
-        code = "\n".join(sources(nbformat.read(path, as_version=4), "code"))
+        code = "\n".join(map(python, sources(nbformat.read(path, as_version=4), "code")))
         tree = ast.parse(code)
         imported = {
             (alias.asname or alias.name).split(".")[0]
