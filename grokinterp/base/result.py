@@ -136,6 +136,9 @@ class Html(str):
     def _repr_html_(self) -> str:
         return str(self)
 
+    def __repr__(self) -> str:
+        return f"<HTML of {len(self)} characters>"  # what a notebook keeps beside it as plain text
+
 
 def card(
     title: str,
