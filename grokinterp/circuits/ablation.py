@@ -124,7 +124,8 @@ class Ablation(Result):
     as it stands, not how it computes, and removing two parts need not cost the sum of both.
 
     >>> import grokinterp as gi
-    >>>     >>> run = gi.load("mod31-small")
+    >>> from grokinterp.circuits import hooks
+    >>> run = gi.load("mod31-small")
     >>> found = gi.ablate(run, [hooks.heads(0, 2), hooks.neurons(0, 3)], placebos=5)
     >>> found["head 0.2 (mean)"].verdict, found["neuron 3 (mean)"].verdict
     ('above chance', 'above chance')

@@ -198,7 +198,8 @@ def names_of(runs: Sequence[Run]) -> list[str]:
         names = ["/".join(path[-depth:]) for path in parts]
         if len(set(names)) == len(names):
             return names
-    return [f"{name} ({i})" for i, name in enumerate(names)]  # one folder, changed between loads
+    # One folder, changed between loads; or models, which have none.
+    return [f"{path[-1]} ({i})" for i, path in enumerate(parts)]
 
 
 def settings_of(runs: Sequence[Run], names: Sequence[str]) -> list[str]:
