@@ -184,6 +184,12 @@ def test_a_run_that_did_not_learn_says_what_is_not_known(hostile):
     assert "grok_step: test accuracy never reached 95%." in text
 
 
+def test_a_model_without_a_step_has_one_too(tiny_run, tmp_path):
+    model = tiny_run.model()
+    text = gi.report(model, tmp_path / "out.html", task=tiny_run.task).read_text()
+    assert "nan" not in html.unescape(text[: text.index("<script")]).split()
+
+
 def test_without_circuitsvis_the_panel_says_how_to_get_it(tiny_run, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "circuitsvis", None)
     text = gi.report(tiny_run, tmp_path / "out.html").read_text()

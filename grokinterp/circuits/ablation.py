@@ -124,7 +124,8 @@ class Ablation(Result):
     as it stands, not how it computes, and removing two parts need not cost the sum of both.
 
     >>> import grokinterp as gi
-    >>>     >>> run = gi.load("mod31-small")
+    >>> from grokinterp.circuits import hooks
+    >>> run = gi.load("mod31-small")
     >>> found = gi.ablate(run, [hooks.heads(0, 2), hooks.neurons(0, 3)], placebos=5)
     >>> found["head 0.2 (mean)"].verdict, found["neuron 3 (mean)"].verdict
     ('above chance', 'above chance')
@@ -281,7 +282,8 @@ def ablate(
         chosen = list(standard_of(snapshot, keys, mode)) if given is None else given
         notes |= dict.fromkeys(keys.notes)
         if not keys:
-            notes[f"no key frequencies, so only parts are ablated: {keys.reason}"] = None
+            null = " (and measures that need some are null)" if asked else ""
+            notes[f"no key frequencies, so only parts are ablated{null}: {keys.reason}"] = None
         if snapshot.train_mask is None:
             notes["train and test are null: the model came without a split"] = None
         notes |= dict.fromkeys(one for one in chosen if isinstance(one, str))

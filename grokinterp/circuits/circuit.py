@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from grokinterp.base.errors import InputError
-from grokinterp.base.result import Result, plain_values
+from grokinterp.base.result import Result, plain_values, text_card
 from grokinterp.circuits import direction_hooks, hooks
 from grokinterp.circuits.ablation import LOSS_ROUNDING, Row, Score, ablate, score
 from grokinterp.circuits.interventions import HookPair, Intervention, around, replay
@@ -104,6 +104,10 @@ class Faithfulness(Result):
             f"over mean logits, and {self.lost:.3g} is lost without it",
             f"parts it does not need: {', '.join(self._idle()) or 'none'}",
         ]
+
+    def __str__(self) -> str:
+        shown = self._short_table()
+        return text_card(self._title(), self._lines(), shown, notes=self.notes, most=len(shown))
 
     def _short_table(self) -> pd.DataFrame:
         return self.table()[["what", "loss_all", "acc_all", "ratio_to_alone"]]

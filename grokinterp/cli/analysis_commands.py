@@ -1,6 +1,7 @@
 """Commands that look at runs: what they hold, measures, phases, ablations, comparisons, reports."""
 
 import sys
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -163,7 +164,15 @@ def plot(
     options = dict(parse_setting(setting) for setting in settings or [])
     if step is not None:
         options["step"] = parse_setting(f"step={step}")[1]
-    written = getattr(viz, f"plot_{name}")(path, **options).save(out, width=width)
+    draw = getattr(viz, f"plot_{name}")
+    for each in signature(draw).parameters.values():
+        if (
+            each.kind is each.KEYWORD_ONLY
+            and each.default is each.empty
+            and each.name not in options
+        ):
+            raise InputError(f"{name} needs {each.name!r}; give --set {each.name}=VALUE.")
+    written = draw(path, **options).save(out, width=width)
     show(f"{written}: {written.stat().st_size / 1e3:.0f} kB")
 
 

@@ -151,12 +151,16 @@ def detect_phases(
     if isinstance(x, str | Path):
         source = str(x)
         found = run_or_log(x, columns=columns, by=by)
+        if isinstance(found, Run):
+            found = run_of(found, task=task, train_mask=train_mask)
     elif isinstance(x, pd.DataFrame):
         found = logs_of(x, source, columns=columns_given(columns), by=by)
     else:
         found = run_of(x, task=task, train_mask=train_mask)
         if columns or by:
             raise InputError("columns= and by= are for logs and tables; leave them out for a run.")
+    if isinstance(found, list) and (task is not None or train_mask is not None):
+        raise InputError("task= and train_mask= are for models; leave them out for a log.")
     return phases_of(found, source, measures=measures, limits=limits, ceiling=ceiling)
 
 

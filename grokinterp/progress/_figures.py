@@ -121,6 +121,8 @@ def plot_progress(
     ('accuracy', 'L2 norm')
     """
     if isinstance(x, pd.DataFrame):
+        if task is not None or train_mask is not None:
+            raise InputError("task= and train_mask= are for models; leave them out for a table.")
         measures = x
     else:
         run = run_of(x, task=task, train_mask=train_mask)

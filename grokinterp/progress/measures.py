@@ -175,7 +175,7 @@ def checked_measures(argument: str, names: object, scope: Scope) -> list[str]:
     """Names of measures of a scope, each once; others are refused."""
     known = [entry.name for entry in MEASURES.every() if entry.scope == scope]
     found: list[str] = []
-    for name in listed(argument, names, such_as="['sizes']"):
+    for name in listed(argument, names, such_as=f"[{known[0]!r}]"):
         member(name, known, f"measure of a {scope}")
         if name in found:
             raise InputError(f"measure {name!r} is asked for twice; name it once.")

@@ -31,18 +31,20 @@ def shipped_run(path: str | Path) -> str | Path:
     Traceback (most recent call last):
     grokinterp.base.errors.InputError: 'mod31-smal' is neither here nor a run that ships; did you...
     """
-    if not isinstance(path, str) or not NAME.fullmatch(path) or Path(path).exists():
+    if not isinstance(path, str | Path) or not NAME.fullmatch(name := str(path)):
         return path
-    if path in SHIPPED:
-        return _folder_of(path)
-    if path in BUILTIN:
+    if Path(path).exists():
+        return path
+    if name in SHIPPED:
+        return _folder_of(name)
+    if name in BUILTIN:
         raise InputError(
-            f"{path!r} is a recipe, and its run is not here; train it with grokinterp train {path} "
-            f"--out runs/{path}, or give a run that ships, such as {INSTALLED!r}."
+            f"{name!r} is a recipe, and its run is not here; train it with grokinterp train {name} "
+            f"--out runs/{name}, or give a run that ships, such as {INSTALLED!r}."
         )
-    if close := difflib.get_close_matches(path.lower(), SHIPPED, n=1, cutoff=0.8):
+    if close := difflib.get_close_matches(name.lower(), SHIPPED, n=1, cutoff=0.8):
         raise InputError(
-            f"{path!r} is neither here nor a run that ships; did you mean {close[0]!r}?"
+            f"{name!r} is neither here nor a run that ships; did you mean {close[0]!r}?"
         )
     return path
 

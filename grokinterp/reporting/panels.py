@@ -126,7 +126,8 @@ def logit_frequencies(about: About, snapshot: Snapshot) -> Any:
     """The same at one step: each frequency's share of the variance of the logits, log axis."""
     if about.shares is None:
         raise InputError(f"{about.keys.reason}.")
-    own = dict(enumerate(about.shares.loc[snapshot.step], start=1))
+    step = 0 if snapshot.step is None else snapshot.step  # of a model, which has none
+    own = dict(enumerate(about.shares.loc[step], start=1))
     return spectra.plot_key_frequencies(replace(about.keys, shares=own, step=snapshot.step))
 
 
