@@ -8,7 +8,7 @@ import torch
 
 import grokinterp as gi
 from grokinterp.circuits import hooks
-from grokinterp.circuits.hooks import harmonics, table_directions
+from grokinterp.circuits.direction_hooks import harmonics, table_directions
 from grokinterp.circuits.interventions import Intervention, Setting, reference, replay
 from grokinterp.runs._snapshot import from_weights
 from tests.functional import exactness

@@ -13,7 +13,7 @@ from grokinterp.circuits import (
     neuron_clusters,
     neuron_logit_directions,
 )
-from grokinterp.circuits.hooks import table_directions
+from grokinterp.circuits.direction_hooks import table_directions
 from grokinterp.runs._snapshot import from_weights
 from tests import clock
 from tests.test_ablation import closed_form, hand_built  # noqa: F401

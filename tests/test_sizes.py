@@ -118,7 +118,7 @@ def test_the_search_finds_the_fewest_bits_that_keep_the_accuracy(shipped, monkey
     assert [bits for bits, kept in enough.items() if kept] == [found.bits]
     assert found.bits == 3
     assert 15 < found.ratio < 25
-    monkeypatch.setattr(sys.modules[quantized_size.__module__], "MOST_BITS", 2)
+    monkeypatch.setattr(sys.modules["grokinterp.encodings._sizes"], "MOST_BITS", 2)
     with pytest.raises(gi.InputError, match=r"2 bits do not keep 0\.95"):
         quantized_size(snapshot)
 

@@ -25,6 +25,7 @@ QUICK = {  # arguments, of functions that need some or take long without
     "algorithm": {"n_samples": 10},
     "compressibility": {"steps": [10_000], "fractions": [0, 0.5, 1]},
     "pruning_curve": {"fractions": [0, 0.5, 1]},
+    "step_geometry": {"steps": [0, 10_000], "n_samples": 4},
     "features": {"steps": [10_000]},
     "frequency_shares": {},
     "plot_ablation": {"placebos": 2},

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import overload
 
 import pandas as pd
-from jaxtyping import Bool
 from torch import Tensor
+from torch.nn import Module
 
 from grokinterp.base.checks import number, refused, word
-from grokinterp.base.errors import InputError, one_line
+from grokinterp.base.errors import InputError, named, one_line
 from grokinterp.base.paths import as_path, kind_at
+from grokinterp.models.user_models import HookedModel
 from grokinterp.progress.curves import read_measures
 from grokinterp.progress.levels import Thresholds
 from grokinterp.progress.phases import Phases, PhasesOfRuns, phases_of
@@ -20,6 +21,7 @@ from grokinterp.reading.addresses import calling_by_address, local_copy
 from grokinterp.reading.checkpoint_formats import SUFFIXES, is_foreign
 from grokinterp.reading.logs.columns import Columns, columns_given
 from grokinterp.reading.logs.table import By, Log, is_log, logs_at, logs_of
+from grokinterp.runs._snapshot import Snapshot
 from grokinterp.runs.manifest import is_run_folder
 from grokinterp.runs.run import Run
 from grokinterp.tasks.task import Task
@@ -90,7 +92,7 @@ def detect_phases(
     columns: Columns | str | None = None,
     by: By = None,
     task: Task | None = None,
-    train_mask: Bool[Tensor, " n_inputs"] | None = None,
+    train_mask: Tensor | None = None,  # truth values, [n_inputs]
 ) -> Phases | PhasesOfRuns: ...
 
 
@@ -103,7 +105,7 @@ def detect_phases(
     columns: Columns | str | None = None,
     by: By = None,
     task: Task | None = None,
-    train_mask: Bool[Tensor, " n_inputs"] | None = None,
+    train_mask: Tensor | None = None,  # truth values, [n_inputs]
 ) -> Phases | PhasesOfRuns:
     """Label a run or a table of curves and date its phases.
 
@@ -155,6 +157,11 @@ def detect_phases(
             found = run_of(found, task=task, train_mask=train_mask)
     elif isinstance(x, pd.DataFrame):
         found = logs_of(x, source, columns=columns_given(columns), by=by)
+    elif not isinstance(x, Run | Snapshot | HookedModel | Module):
+        raise InputError(
+            f"{named(x)} has no phases; give a run (gi.load(path)), its path, a snapshot, a model "
+            "with task=, or a DataFrame with a 'step' column and losses or accuracies."
+        )
     else:
         found = run_of(x, task=task, train_mask=train_mask)
         if columns or by:
