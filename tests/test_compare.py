@@ -325,7 +325,7 @@ class TestMarked:
             folders.append(str(tmp_path / name))
         found = line_up([gi.load(folder) for folder in folders])
         assert set(found.regimes.values()) == {"left out"}
-        assert list(found.table().all_n) == [2] * len(found.table())  # never empty
+        assert set(found.table().all_n) == {1, 2}  # never empty
         assert found.aligned().empty
         assert found.stages().empty
         status, out, err = run("compare", *folders)
