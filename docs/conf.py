@@ -62,6 +62,8 @@ nb_execution_excludepatterns = executed
 nb_execution_raise_on_error = True
 nb_execution_timeout = 900
 nb_merge_streams = True
+# Of a figure's forms this site shows the HTML; plotly's own is for notebooks.
+suppress_warnings = ["mystnb.unknown_mime_type"]
 os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"  # bars are text where no widgets are
 
 autosummary_generate = True
