@@ -135,7 +135,7 @@ progress.measure_snapshot(snap, "1")
 progress.measure_snapshot(snap, [4])
 progress.restricted_loss(snap, ["1"])
 progress.excluded_loss(snap, None)
-progress.trig_loss(run, [1])
+progress.trig_loss(run, [1])  # result
 
 ## gi.Recipe
 gi.Recipe(p="7")
@@ -390,7 +390,7 @@ gi.key_frequencies(run.metrics)
 
 ## gi.progress_measures
 gi.progress_measures(None)
-gi.progress_measures(snap)
+gi.progress_measures(snap)  # result
 gi.progress_measures(run, frequencies=5)
 gi.progress_measures(run, frequencies="1")
 gi.progress_measures(run, frequencies=["1"])
@@ -641,7 +641,7 @@ circuits.circularity(run, n_components="four", frequencies=[1])
 circuits.circularity(run, n_components=0, frequencies=[1])
 circuits.circularity(run, n_components=10**9, frequencies=[1])  # result
 circuits.circularity(snap, n_components=2.5, frequencies=[1])
-circuits.commutativity(snap)
+circuits.commutativity(snap)  # result
 circuits.commutativity(run, layer="a")
 circuits.commutativity(run, layer=5)
 circuits.distance_irrelevance(3)
@@ -683,7 +683,7 @@ circuits.relu_regression("7", 1)
 circuits.relu_regression(7, 9)
 circuits.relu_regression(0, 1)
 circuits.relu_regression(7, BIG)
-circuits.standard_interventions(run, [1])
+circuits.standard_interventions(run, [1])  # result
 circuits.standard_interventions(snap, 1)
 circuits.standard_interventions(snap, ["a"])
 
@@ -712,7 +712,7 @@ gi.report(run, Path(text_file) / "below.html")
 gi.report(run, "long" * 5000)
 gi.export(None, new)
 gi.export("runs/mine", new)
-gi.export(snap, new)
+gi.export(snap, new)  # result
 gi.export(run, None)
 gi.export(run, out)
 gi.export(run, "")
@@ -733,27 +733,27 @@ gi.import_run(exported, new, no_such_setting=1)
 
 ## fourier
 fourier.embedding_spectrum(None)
-fourier.embedding_spectrum(run)
+fourier.embedding_spectrum(run)  # result
 fourier.fourier_basis("7")
 fourier.fourier_basis(0)
 fourier.fourier_basis(-3)
 fourier.fourier_basis(2.5)
 fourier.fourier_basis(10**9)
 fourier.fourier_basis(BIG)
-fourier.frequency_shares(snap)
+fourier.frequency_shares(snap)  # result
 fourier.gini("abc")
 fourier.gini([1, 2])
 fourier.gini(torch.ones(2, 2))
 fourier.gini(torch.ones(0))
 fourier.gini(torch.tensor([-1.0, 2.0]))
-fourier.heldout_fit(run, [1])
+fourier.heldout_fit(run, [1])  # result
 fourier.heldout_fit(snap, 1)
 fourier.heldout_fit(snap, ["a"])
 fourier.heldout_fit(snap, [9])
 fourier.logit_shares("x")
 fourier.neuron_frequency_fractions(snap, layer=2)
 fourier.neuron_frequency_fractions(snap, layer="x")
-fourier.neuron_frequency_fractions(run)
+fourier.neuron_frequency_fractions(run)  # result
 fourier.neuron_logit_map(None)
 fourier.neuron_logit_spectrum([1])
 fourier.spectrum("x")
@@ -886,7 +886,7 @@ encodings.trajectory_embedding([run], most=1)
 encodings.trajectory_embedding({3: run})  # result
 
 ## gi.viz
-viz.plot_phases(log)
+viz.plot_phases(log)  # result
 viz.plot_progress(log.assign(train_loss="x"))
 viz.plot_progress(pd.DataFrame({"step": [], "train_loss": []}))
 viz.plot_progress(log, phases="x")
@@ -899,7 +899,7 @@ viz.plot_embedding_heat_map(run, step=1.5)
 viz.plot_embedding_heat_map(ising)
 viz.plot_embedding_spectrum(run, frequencies=3)
 viz.plot_emergence(shares, frequencies=3)
-viz.plot_emergence(shares, frequencies=None)
+viz.plot_emergence(shares, frequencies=None)  # result
 viz.plot_emergence(shares, frequencies=[9])
 viz.plot_emergence(shares, frequencies=[[1]])
 viz.plot_logits(run, classes=[7])
@@ -929,7 +929,7 @@ viz.plot_scaling(table, x="lr", fit="yes")
 viz.sweep_page(None)
 viz.sweep_page(table, value="nothing")
 viz.sweep_page(table, title=None)
-viz.plot_trajectories(run)
+viz.plot_trajectories(run)  # result
 viz.plot_trajectories(embedding, dimensions=5)
 viz.plot_trajectories(embedding, dimensions="2")
 viz.comparison_page(run)

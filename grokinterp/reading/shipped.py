@@ -14,7 +14,7 @@ from grokinterp.recipe.builtin import BUILTIN
 
 REPOSITORY = "https://github.com/grokinterp/grokinterp"
 FOLDER = "checkpoints"
-NAME = re.compile("[A-Za-z0-9-]+")
+NAME = re.compile("[A-Za-z0-9-]{1,60}")  # of a run; what is longer may be no name of a file
 INSTALLED = "mod31-small"
 SHIPPED = (
     INSTALLED, "mod113-grokked", "mod113-steady", "mlp113-grokked", "mlp113-steady",
