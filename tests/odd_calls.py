@@ -750,7 +750,7 @@ fourier.heldout_fit(run, [1])  # result
 fourier.heldout_fit(snap, 1)
 fourier.heldout_fit(snap, ["a"])
 fourier.heldout_fit(snap, [9])
-fourier.logit_shares("x")
+fourier.logit_shares("missing")
 fourier.neuron_frequency_fractions(snap, layer=2)
 fourier.neuron_frequency_fractions(snap, layer="x")
 fourier.neuron_frequency_fractions(run)  # result

@@ -154,7 +154,7 @@ def runs_of(
 ) -> list[Run]:
     """The runs of a list, or the one that is given by itself."""
     several = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given]
-    if not several:
+    if not several or isinstance(given, Mapping):
         raise InputError(f"{named(given)} is no run; give gi.load(path), or a list of them.")
     return [run_of(one, task=task, train_mask=train_mask) for one in several]
 
