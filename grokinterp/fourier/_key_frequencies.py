@@ -324,7 +324,7 @@ def key_frequencies(
     if isinstance(x, Run) and snapshot.step == x.steps[-1]:
         emerged = {}
     if isinstance(x, Run) and emerged is not None and keys:
-        over_steps = _shares_over(x)
+        over_steps = _shares_over(x, snapshot)
         emerged = {k: int((over_steps[k] >= over_steps[k].iloc[-1] / 2).idxmax()) for k in keys}
     others = {}
     for name in RULES:
@@ -371,13 +371,17 @@ def frequency_shares(
     10000  0.15  0.07  0.72
     """
     run = run_of(x, task=task, train_mask=train_mask)
-    frame = _shares_over(run)
-    frame.attrs["frequencies"] = list(subject_of(run)[1])
+    last, keys = subject_of(run)
+    frame = _shares_over(run, last)
+    frame.attrs["frequencies"] = list(keys)
     return frame
 
 
-def _shares_over(run: Run) -> pd.DataFrame:
-    rows = {step: logit_shares(run.snapshot(step)).tolist() for step in run.steps}
+def _shares_over(run: Run, last: Snapshot) -> pd.DataFrame:
+    """The table, with the last checkpoint as it has been seen already."""
+    *earlier, end = run.steps
+    seen = {step: logit_shares(run.snapshot(step)) for step in earlier} | {end: logit_shares(last)}
+    rows = {step: shares.tolist() for step, shares in seen.items()}
     frame = pd.DataFrame.from_dict(rows, orient="index").rename(columns=lambda column: column + 1)
     return frame.rename_axis(index="step", columns="k")
 
