@@ -105,8 +105,6 @@ def found_by(analysis: Callable[..., Any], kind: type) -> Callable[[T], T]:
 
         @wraps(draw)
         def plot(x: Any, **options: Any) -> Any:
-            if not options.keys() <= known:
-                raise unknown_argument(draw, options, known)
             mine = {key: options.pop(key) for key in its & options.keys()}
             if not isinstance(x, kind):
                 return draw(analysis(x, **options), **mine)
@@ -120,7 +118,6 @@ def found_by(analysis: Callable[..., Any], kind: type) -> Callable[[T], T]:
             if each.kind is Parameter.KEYWORD_ONLY and each.name not in its
         ]
         shown = [first.replace(name="x", annotation=Parameter.empty), *own, *theirs]
-        known = {each.name for each in shown[1:]}
         plot.__signature__ = signature(draw).replace(parameters=shown)  # type: ignore[attr-defined]
         about, example, rest = (draw.__doc__ or "").partition("\n    >>> ")
         given = f"`x` is what `{name}` found, or what it takes, with its arguments by name."

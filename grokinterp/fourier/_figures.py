@@ -7,7 +7,6 @@ import pandas as pd
 from jaxtyping import Bool
 from torch import Tensor
 
-from grokinterp.base.checks import member
 from grokinterp.base.errors import InputError
 from grokinterp.base.result import draws, found_by
 from grokinterp.figures._figure import AROUND_ZERO, COLOURS, FROM_ZERO, Figure, at, checked, figure
@@ -59,10 +58,8 @@ def draw_steps(
 
 
 def step_and_rest(shown: ShownWithKeys) -> tuple[Any, dict[str, Any]]:
-    """The step, and the arguments of `subject_of`; a name that is neither is refused."""
+    """The step, and the arguments of `subject_of`."""
     rest: dict[str, Any] = dict(shown)
-    for name in rest:
-        member(name, ("step", "task", "train_mask", "frequencies"), "argument of this figure")
     return rest.pop("step", -1), rest
 
 
