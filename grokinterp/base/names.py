@@ -5,7 +5,7 @@ import inspect
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from functools import wraps
+from functools import cache, wraps
 from typing import Any, get_args, get_type_hints
 
 from grokinterp.base.errors import InputError, nearest
@@ -65,6 +65,7 @@ def unknown_argument(
     return InputError(f"{function.__name__} has no argument {wrong!r}; {advice}")
 
 
+@cache  # when it is first called: a room has many functions, and importing it looks at none
 def _arguments(function: Callable[..., Any]) -> dict[str, None] | None:
     """The names of a function's arguments; None where it takes any, and looks for itself."""
     known: dict[str, None] = {}
@@ -81,10 +82,10 @@ def _arguments(function: Callable[..., Any]) -> dict[str, None] | None:
 
 def _naming_arguments(function: Callable[..., Any], room: str) -> Callable[..., Any]:
     """A function that refuses an argument it does not have with the nearest one that it has."""
-    known = _arguments(function)
 
     @wraps(function)
     def named(*args: Any, **options: Any) -> Any:
+        known = _arguments(function) if options else None
         if known is not None and not options.keys() <= known.keys():
             raise unknown_argument(function, options, known)
         return function(*args, **options)
