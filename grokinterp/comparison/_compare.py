@@ -343,8 +343,7 @@ def compare(
     ]
     circuits = {}
     for i, profile in enumerate(profiles):
-        lost = profile.left_out is not None and "NaN or infinity" in profile.left_out
-        found = circuits[profile.name] = FoundCircuit() if lost else circuit_of(profile.run)
+        found = circuits[profile.name] = circuit_of(profile.run)
         notes += [f"{profile.name}: {note}" for note in found.notes]
         values = {**numbers_of(found, profile), **profile.values}
         ordered = {name: values[name] for name in PROFILED if name in values}
