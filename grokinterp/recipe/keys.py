@@ -11,11 +11,12 @@ from grokinterp.base.errors import InputError, shown, whole_number
 from grokinterp.base.keys import Key, by_name, key, keys_of
 from grokinterp.base.registry import Registry
 from grokinterp.models.architecture import MODELS
+from grokinterp.tasks.label_noise import LabelNoise
 from grokinterp.tasks.splits import DrawnSplit
 from grokinterp.tasks.task import TASKS
 from grokinterp.updates.batches import Schedule
-from grokinterp.updates.changes import CONSTRAINTS, GRADIENT_FILTERS
-from grokinterp.updates.objectives import OBJECTIVES
+from grokinterp.updates.changes import CONSTRAINTS, GRADIENT_FILTERS, Gradients
+from grokinterp.updates.objectives import OBJECTIVES, Temperature
 from grokinterp.updates.optimizers import OPTIMIZERS
 
 CheckpointSchedule = str | tuple[int, ...]
@@ -98,6 +99,21 @@ class Watching:
     threads: int = key(0, help="of torch; 0 is its own choice", least=0, most=MOST_THREADS)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """From which weights a run starts, if not from random ones."""
+
+    start: str | None = key(
+        None, help="a run whose weights to start from: its path or name; moments start anew"
+    )
+    start_step: int = key(-1, least=-1, help="the step of that run; -1 is its last")
+
+
+def _of_every_recipe() -> list[Key]:
+    kinds = (Schedule, Temperature, LabelNoise, Gradients, Start, Watching)
+    return [one for kind in kinds for one in keys_of(kind)]
+
+
 def keys_of_recipe(kinds: Mapping[str, str]) -> dict[str, Key]:
     """The keys of a recipe of these kinds, by name, in the order in which it is written.
 
@@ -118,13 +134,13 @@ def keys_of_recipe(kinds: Mapping[str, str]) -> dict[str, Key]:
             found += [] if kind.own_split else keys_of(DrawnSplit)
         else:
             found += own
-    return by_name([*found, *keys_of(Schedule), *keys_of(Watching)])
+    return by_name([*found, *_of_every_recipe()])
 
 
 def every_key() -> dict[str, dict[str, Key]]:
     """All keys that there are: by the kind that has them, such as "optimizer=adamw"."""
     found = {"every recipe": {role: Key(role, str, USUAL.get(role), ABOUT[role]) for role in ABOUT}}
-    found["every recipe"] |= by_name([*keys_of(Schedule), *keys_of(Watching)])
+    found["every recipe"] |= by_name(_of_every_recipe())
     found["a task without a split of its own"] = by_name(keys_of(DrawnSplit))
     for role, registry in REGISTRIES.items():
         registry.every()  # plug-ins too

@@ -13,16 +13,20 @@ from torch import Tensor
 
 from grokinterp.base.checks import instance, text
 from grokinterp.base.errors import InputError, nearest, one_line, shown
-from grokinterp.base.keys import MISSING, Key, fields_from, keys_of
+from grokinterp.base.keys import MISSING, Key, by_name, fields_from, keys_of
 from grokinterp.base.paths import as_path, file_at
 from grokinterp.base.plugins import others_of, strangers
 from grokinterp.models.architecture import BaseArchitecture
 from grokinterp.recipe.keys import REGISTRIES, USUAL, checkpoint_steps, every_key, keys_of_recipe
+from grokinterp.tasks.label_noise import with_label_noise
 from grokinterp.tasks.splits import checked_rows, n_training_rows, train_indices
 from grokinterp.tasks.task import TASKS, Task
+from grokinterp.updates.batches import Schedule
+from grokinterp.updates.changes import Gradients
 
 MOST_PARAMETERS = 1e9
 PARTS = ("optimizer", "gradient_filter", "constraint")  # of what becomes of a gradient
+UPDATED = ("objective", *PARTS)
 ONCE_EVERYWHERE = ("betas", "equals_token")  # which 0.2.0 wrote for all models and optimisers
 LARGEST_TOML = 1_000_000  # bytes: ten thousand values of an axis take a tenth of it
 MOST_PARTS = 1000  # of a dotted key, in whose number the parser's time is quadratic
@@ -169,13 +173,19 @@ class Recipe:
     def build_task(self) -> Task:
         """The task to learn."""
         if "_task" not in vars(self):
-            vars(self)["_task"] = self.build("task")
-        task: Task = vars(self)["_task"]
-        return task
+            task: Task = self.build("task")
+            if self.label_noise:
+                seed, rows = self._values.get("data_seed", self.seed), self._rows(task)
+                task = with_label_noise(task, rows, self.label_noise, seed=seed)
+            vars(self)["_task"] = task
+        found: Task = vars(self)["_task"]
+        return found
 
     def train_indices(self) -> Int[Tensor, " n_train"]:
         """The rows of the task that are trained on."""
-        task = self.build_task()
+        return self._rows(self.build_task())
+
+    def _rows(self, task: Task) -> Int[Tensor, " n_train"]:
         if task.own_split:
             with strangers(f"task={self.task!r}", task):
                 return checked_rows(task.train_indices, task.n_inputs)
@@ -201,12 +211,15 @@ class Recipe:
         """The keys that say how gradients become steps."""
         kinds = {role: self._values[role] for role in PARTS}
         keys = [key.name for role in PARTS for key in keys_of(REGISTRIES[role].find(kinds[role]))]
-        return kinds | {name: self._values[name] for name in (*keys, "warmup")}
+        keys += [key.name for part in (Schedule, Gradients) for key in keys_of(part)]
+        chance = ("seed", "batch_size", "reshuffle")  # which say nothing of one update
+        return kinds | {name: self._values[name] for name in keys if name not in chance}
 
     @property
     def elementwise(self) -> bool:
         """Whether what becomes of a number depends on that number's gradients alone."""
-        return all(REGISTRIES[role].find(self._values[role]).elementwise for role in PARTS)
+        alone = not (self.orthogonal_gradients or self.clip_norm)
+        return alone and all(REGISTRIES[x].find(self._values[x]).elementwise for x in PARTS)
 
     def checkpoint_steps(self) -> tuple[int, ...]:
         """The steps whose weights are saved."""
@@ -247,13 +260,23 @@ class Recipe:
 
 def _kinds_in(given: Mapping[str, Any]) -> dict[str, str]:
     """The name of every open kind of a recipe, as it is given or as usual."""
-    kinds = {role: given.get(role, USUAL.get(role)) for role in REGISTRIES}
+    kinds = {
+        role: given[role] if role in given else _named_by_a_key(role, given) for role in REGISTRIES
+    }
     task = TASKS.find(kinds["task"])
     if kinds["model"] is None:
         kinds["model"] = task.usual_model
         if not task.usual_model:
             raise InputError(f"no model is usual for task={kinds['task']!r}; give model=NAME.")
     return {role: REGISTRIES[role].canonical(name) for role, name in kinds.items()}
+
+
+def _named_by_a_key(role: str, given: Mapping[str, Any]) -> str | None:
+    """The usual kind, or one that has a key of its own name, which is given: `norm_clamp`."""
+    for name, kind in REGISTRIES[role].items():
+        if given.get(name) is not None and name in by_name(kind.keys()):
+            return name
+    return USUAL.get(role)
 
 
 def _unused(
@@ -268,7 +291,12 @@ def _unused(
         tuple(roles)
     )  # fmt: skip
     of = ", ".join(f"{role}={kinds[role]!r}" for role in shown_roles)
-    return InputError(f"{name}={shown(value)} means nothing for {of}; leave it out.")
+    means = f"{name}={shown(value)} means nothing for {of}"
+    usual = [kind for kind, those in every_key().items() if name in those and "=" in kind]
+    role, _, kind = usual[0].partition("=") if usual else ("", "", "")
+    if role in UPDATED and kinds[role] == USUAL[role]:
+        return InputError(f"{means}; leave it out, or give {role}={kind!r}.")
+    return InputError(f"{means}; leave it out.")
 
 
 def parse_setting(text: str) -> tuple[str, Any]:

@@ -78,6 +78,8 @@ VALUES_OF_0_2_0: dict[str, tuple[Any, ...]] = {
 OPERATIONS_OF_0_2_0 = ("add", "subtract", "multiply", "x2xyy2", "random")  # and those of plug-ins
 LATER = {
     "objective": "cross_entropy", "gradient_filter": "none", "constraint": "none",
+    "decay_on": "all", "lr_schedule": "constant", "lr_end": 0.0, "output_scale": 1.0,
+    "label_noise": 0.0, "orthogonal_gradients": False, "clip_norm": 0.0, "start_step": -1,
     "normalization_type": "none", "attn_only": False,
     "combine": "concat", "separate": False,
 }  # fmt: skip
@@ -85,11 +87,12 @@ RUN_JSON = "run.json"
 _OURS = {"checksum", "task", "architecture"}  # keys of ours; other tools write run.json too
 METRICS = "metrics.csv"
 MEASURED = "measures.csv"
+DYNAMICS = "dynamics.csv"
 SPLIT = "split.safetensors"
 RESUME = "resume.safetensors"
 LARGEST_STEP = 2**53  # beyond it a float is no longer every whole number
 PLAIN = ("split", "steps", "metrics", "finished", "versions", "sha256")  # as they are
-ADDED = ("environment", "later", "source", "measures")  # which a run.json may lack
+ADDED = ("environment", "later", "source", "measures", "dynamics")  # which a run.json may lack
 PACKAGES = ("grokinterp", "torch", "numpy", "transformer-lens")
 KERNEL = re.compile(r"^Linux-.*(-\w+-with-)")  # its release does not change a run's bits
 WORDS = {"cpu_capability": "instructions"}  # for facts whose names are no plain words
@@ -185,6 +188,7 @@ class Manifest:
     environment: dict[str, Any] | None = None
     later: list[dict[str, Any]] = field(default_factory=list)
     measures: dict[str, Any] | None = None
+    dynamics: dict[str, int] | None = None
     steps_known: bool = True
 
     def write(self, folder: Path) -> None:
@@ -243,11 +247,13 @@ class Manifest:
         if content.pop("checksum", None) != _checksum(content):
             raise InputError(f"{path} is damaged: its checksum differs; restore it from a copy.")
         try:
-            task = task_from_dict(content["task"])
+            recipe = content["recipe"] and Recipe.from_dict(content["recipe"])
+            noisy = recipe and recipe.label_noise  # which labels are wrong follows from the recipe
+            task = recipe.build_task() if noisy else task_from_dict(content["task"])
             manifest = cls(
                 task=task,
                 architecture=shape_from_dict(content["architecture"], task),
-                recipe=content["recipe"] and Recipe.from_dict(content["recipe"]),
+                recipe=recipe,
                 **{key: content[key] for key in PLAIN},
                 **{key: content[key] for key in (*ADDED, "steps_known") if key in content},
             )
@@ -272,7 +278,7 @@ class Manifest:
             and all(isinstance(x, dict) for x in (self.metrics, self.versions, self.sha256))
             and all(
                 x is None or isinstance(x, dict)
-                for x in (self.split, self.source, self.environment, self.measures)
+                for x in (self.split, self.source, self.environment, self.measures, self.dynamics)
             )
         ):
             return False
@@ -285,9 +291,10 @@ class Manifest:
             files <= {*self.sha256}
             and (self.split is None or SPLIT in self.sha256)
             and (self.measures is None or MEASURED in self.sha256)
+            and (self.dynamics is None or DYNAMICS in self.sha256)
             and all(
                 type(table.get(key)) is int
-                for table in (self.metrics, measured)
+                for table in (self.metrics, measured, self.dynamics or measured)
                 for key in ("rows", "bytes")
             )
             and isinstance(measured.get("names"), list)

@@ -7,6 +7,8 @@ test_loss_unmirrored, test_acc_unmirrored   the same over test pairs (a, b) whos
                                             not trained on either: only where a task has mirrors
                                             (a commutative operation) and the split is known
 
+dynamics.csv has of logged steps what the next update is made of: `DYNAMICS_COLUMNS`.
+
 A cell is empty where there are no such rows. The unmirrored columns leave out the test pairs that a
 network can answer without a circuit, by looking up the mirror; they do not say how it answers the
 others. Runs of 0.2.0 have the first four columns. A reader keeps whatever further ones a file has.
@@ -123,6 +125,15 @@ def _as_metric(name: str, value: SupportsFloat | None, without_rows: Sequence[st
     return min(number, 1.0) if "_acc" in name else number
 
 
+# The norm of the trained weights at a step; of the objective's gradient there (of the rows of the
+# next update), and its cosine with the weights; of what the gradients and the decay of weights add
+# to the next update, and the cosine of the two. See `grokinterp.training.dynamics`.
+DYNAMICS_COLUMNS = (
+    "weight_norm", "grad_norm", "cos_gradient_weights", "update_loss", "update_decay",
+    "cos_updates",
+)  # fmt: skip
+
+
 def csv_line(step: int, metrics: Mapping[str, float], columns: Sequence[str]) -> str:
     """One row of metrics.csv; the cell of a missing value or NaN is empty."""
     cells = (metrics.get(column, math.nan) for column in columns)
@@ -135,7 +146,7 @@ def csv_header(columns: Sequence[str]) -> str:
 
 
 def read_csv(content: bytes, columns: Sequence[str] = COLUMNS) -> pd.DataFrame:
-    """The content of a metrics.csv or measures.csv as a DataFrame, exact to the last bit.
+    """The content of a table of a run folder as a DataFrame, exact to the last bit.
 
     It needs the step and these columns; further ones have to hold numbers.
     """

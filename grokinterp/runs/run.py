@@ -22,7 +22,14 @@ from grokinterp.models.architecture import BaseArchitecture, Weights
 from grokinterp.models.user_models import HookedModel
 from grokinterp.recipe.recipe import Recipe
 from grokinterp.runs._snapshot import Snapshot, from_weights
-from grokinterp.runs.manifest import MEASURED, METRICS, SPLIT, Manifest, weights_file
+from grokinterp.runs.manifest import (
+    DYNAMICS,
+    MEASURED,
+    METRICS,
+    SPLIT,
+    Manifest,
+    weights_file,
+)
 from grokinterp.runs.metrics import COLUMNS, read_csv
 from grokinterp.tasks.splits import are_rows, mask_of
 from grokinterp.tasks.task import Task
@@ -60,6 +67,11 @@ class RunFolder:
         known = self.manifest.measures
         return None if known is None else self._table(MEASURED, known["bytes"], "measures", ())
 
+    def dynamics(self) -> pd.DataFrame | None:
+        """dynamics.csv in the same way; None where another loop trained, or an earlier version."""
+        known = self.manifest.dynamics
+        return None if known is None else self._table(DYNAMICS, known["bytes"], "dynamics", ())
+
     def train_indices(self) -> Int[Tensor, " n_train"] | None:
         """Rows of the training set in drawing order; None when not recorded."""
         if self.manifest.split is None:
@@ -84,6 +96,7 @@ class RunFolder:
         """Check every file against its sha256; the first damaged one is named in the error."""
         self.metrics()
         self.measures()
+        self.dynamics()
         self.train_indices()
         for step in self.manifest.steps:
             self.weights(step)
@@ -191,6 +204,27 @@ class Run:
         frequencies of the last one, where a watch that was given none took each checkpoint's own.
         """
         return self._store.measures() if isinstance(self._store, RunFolder) else None
+
+    @cached_property
+    def dynamics(self) -> pd.DataFrame | None:
+        """What updates were made of, a row a logged step but the last; else None.
+
+        `weight_norm` of all trained weights; `grad_norm` of the gradient of the objective there, on
+        the rows of the next update, and `cos_gradient_weights`; that update is -lr (u +
+        weight_decay w), and `update_loss` = lr |u|, `update_decay` = lr weight_decay |w|, and
+        `cos_updates` are of its two parts. Those are null for an optimiser that couples the two.
+
+        >>> import tempfile
+        >>> import grokinterp as gi
+        >>> with tempfile.TemporaryDirectory() as out:
+        ...     run = gi.train(gi.Recipe(p=5, d_mlp=16, steps=30), out, progress=False)
+        ...     run.dynamics[["step", "weight_norm", "update_loss", "update_decay"]].round(3)
+           step  weight_norm  update_loss  update_decay
+        0     0       18.878        0.261         0.019
+        1    10       18.869        0.225         0.019
+        2    20       19.134        0.252         0.019
+        """
+        return self._store.dynamics() if isinstance(self._store, RunFolder) else None
 
     @cached_property
     def train_indices(self) -> Int[Tensor, " n_train"] | None:

@@ -1,8 +1,9 @@
 """Writing a run folder so that a kill at any moment leaves a run that loads.
 
-Order of a save: the weights of the checkpoint, metrics.csv and measures.csv (which only ever grow),
-then run.json, which names what belongs to the run. Files that run.json does not name yet do not
-exist for a reader, and the tables count up to the number of bytes that run.json gives.
+Order of a save: the weights of the checkpoint, the tables (metrics.csv, measures.csv, dynamics.csv,
+which only ever grow), then run.json, which names what belongs to the run. Files that run.json does
+not name yet do not exist for a reader, and the tables count up to the number of bytes that it
+gives.
 """
 
 import contextlib
@@ -27,6 +28,7 @@ from grokinterp.base.paths import kind_at
 from grokinterp.models.architecture import BaseArchitecture, refuse_not_finite
 from grokinterp.recipe.recipe import Recipe
 from grokinterp.runs.manifest import (
+    DYNAMICS,
     MEASURED,
     METRICS,
     RESUME,
@@ -36,7 +38,7 @@ from grokinterp.runs.manifest import (
     current_versions,
     weights_file,
 )
-from grokinterp.runs.metrics import columns_of, csv_header, csv_line
+from grokinterp.runs.metrics import DYNAMICS_COLUMNS, columns_of, csv_header, csv_line
 from grokinterp.tasks.task import Task
 
 WEIGHTS = "weights/"  # how the names of weights begin in a state to go on from
@@ -67,6 +69,7 @@ class RunWriter:
         lines: list[str],
         measures: Sequence[str] | None = None,
         measured: Sequence[str] = (),
+        dynamics: Sequence[str] = (),
     ) -> None:
         self.folder = folder
         self.manifest = manifest
@@ -74,6 +77,7 @@ class RunWriter:
         self.measures = None if measures is None else tuple(measures)
         self._lines = lines  # of metrics.csv, without the header
         self._measured = list(measured)  # the same of measures.csv
+        self._dynamics = list(dynamics)  # and of dynamics.csv
 
     @classmethod
     def create(
@@ -100,6 +104,7 @@ class RunWriter:
             RUN_JSON,
             METRICS,
             MEASURED,
+            DYNAMICS,
             RESUME,
             "weights/*.safetensors",
             *(() if restart else (SPLIT,)),
@@ -150,6 +155,12 @@ class RunWriter:
                 folder / MEASURED, manifest.sha256[MEASURED], n_bytes=manifest.measures["bytes"]
             )
             measures, measured = _rows_until(step, content)
+        dynamics: list[str] = []
+        if manifest.dynamics is not None:  # whose rows are of steps that an update has followed
+            content = read_checked(
+                folder / DYNAMICS, manifest.sha256[DYNAMICS], n_bytes=manifest.dynamics["bytes"]
+            )
+            _, dynamics = _rows_until(step - 1, content)
         kept = [saved for saved in manifest.steps if saved <= step]
         names = {SPLIT, *map(weights_file, kept)}
         checksums = {name: digest for name, digest in manifest.sha256.items() if name in names}
@@ -158,13 +169,18 @@ class RunWriter:
         for name, digest in checksums.items():
             read_checked(folder / name, digest)
         manifest = replace(manifest, steps=kept, sha256=checksums, finished=False)
-        writer = cls(folder, manifest, columns, lines, measures, measured)
+        writer = cls(folder, manifest, columns, lines, measures, measured, dynamics)
         writer.flush_manifest()  # before the tables are written shorter than run.json says
         return writer
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Add a row of metrics, as far as the run has columns; the next save or flush writes it."""
         self._lines.append(csv_line(step, metrics, self.columns))
+
+    def log_dynamics(self, step: int, row: Mapping[str, float]) -> None:
+        """Add a row of dynamics.csv; the next save or flush writes it."""
+        self.manifest.dynamics = self.manifest.dynamics or {}
+        self._dynamics.append(csv_line(step, row, DYNAMICS_COLUMNS))
 
     def save(self, step: int, weights: Mapping[str, Tensor]) -> None:
         """Write the checkpoint of a step, and everything logged so far.
@@ -231,7 +247,7 @@ class RunWriter:
         self.manifest.steps.append(step)
 
     def flush(self) -> None:
-        """Write metrics.csv, measures.csv where there is one, and run.json."""
+        """Write metrics.csv, the other tables where there are any, and run.json."""
         for name, content in self._tables().items():
             write_whole(self.folder / name, content)
         self.flush_manifest()
@@ -243,14 +259,19 @@ class RunWriter:
         if self.manifest.measures is not None:
             size = {"rows": len(self._measured), "bytes": len(tables[MEASURED])}
             self.manifest.measures = self.manifest.measures | size
+        if self.manifest.dynamics is not None:
+            size = {"rows": len(self._dynamics), "bytes": len(tables[DYNAMICS])}
+            self.manifest.dynamics = size
         self.manifest.sha256 |= {name: sha256(content) for name, content in tables.items()}
         self.manifest.write(self.folder)
 
     def _tables(self) -> dict[str, bytes]:
-        """The content of metrics.csv, and of measures.csv where there is one."""
+        """The content of metrics.csv, and of the other tables where there are any."""
         tables = {METRICS: (self.columns, self._lines)}
         if self.measures is not None:
             tables[MEASURED] = (self.measures, self._measured)
+        if self.manifest.dynamics is not None:
+            tables[DYNAMICS] = (DYNAMICS_COLUMNS, self._dynamics)
         return {
             name: (csv_header(columns) + "".join(lines)).encode()
             for name, (columns, lines) in tables.items()

@@ -26,6 +26,7 @@
 from grokinterp.base.names import room_names
 from grokinterp.tasks.answer_group import AnswerGroup
 from grokinterp.tasks.ising import IsingTask
+from grokinterp.tasks.label_noise import with_label_noise
 from grokinterp.tasks.modular import ModularTask
 from grokinterp.tasks.operations import OPERATIONS, Operation, operation
 from grokinterp.tasks.splits import train_indices
@@ -42,6 +43,6 @@ from grokinterp.tasks.task import (
 __all__ = [
     "OPERATIONS", "TASKS", "AnswerGroup", "IsingTask", "ModularTask", "Operation", "TableTask",
     "Task", "has_mirrors", "operation", "register_task", "task_from_dict", "train_indices",
-    "unmirrored_rows",
+    "unmirrored_rows", "with_label_noise",
 ]  # fmt: skip
 __getattr__, __dir__ = room_names(__name__, __all__)

@@ -19,10 +19,14 @@ from grokinterp.base.errors import InputError, names, shown
 from grokinterp.base.plugins import strangers
 from grokinterp.models.architecture import Gradients, Weights, is_bias
 from grokinterp.models.layers import MIN_ROWS
+from grokinterp.reading._load import load
 from grokinterp.recipe.recipe import Recipe
 from grokinterp.runs.metrics import Metrics, evaluate, logged_unmirrored
 from grokinterp.tasks.splits import mask_of
-from grokinterp.updates.batches import Batches, warmup_share
+from grokinterp.training.dynamics import Row, Watched
+from grokinterp.updates.batches import Batches, rate_share
+from grokinterp.updates.changes import clipped, perpendicular
+from grokinterp.updates.objectives import objective_of
 
 EVALUATED_ROWS = 4096  # at once: intermediate results stay in the cache
 # Of an optimiser's state, besides tensors: the numbers, and what a file has each of them as.
@@ -34,7 +38,7 @@ class Learner:
 
     def __init__(self, recipes: Sequence[Recipe], device: str) -> None:
         first, n = recipes[0], len(recipes)
-        self._architecture, self._objective = first.architecture(), first.build("objective")
+        self._architecture, self._objective = first.architecture(), objective_of(first)
         self.tasks = [recipe.build_task() for recipe in recipes]
         self.train_indices = [recipe.train_indices() for recipe in recipes]
         rows = [each.to(device) for each in self.train_indices]
@@ -46,15 +50,13 @@ class Learner:
         self._rows: list[Tensor] = []
         self._gradients: Gradients = lambda weights: {}
         names = self._architecture.trained(first.biases)
-        initial = [
-            self._architecture.initial(seed=each.seed, rule=each.init, scale=each.init_scale)
-            for each in recipes
-        ]
+        initial = [initial_weights(each) for each in recipes]
         self.weights: Weights = {}  # of several, stacked; updated in place
         for name in initial[0]:
             each = [weights[name].to(device) for weights in initial]
             self.weights[name] = each[0].clone() if n == 1 else torch.stack(each)
-            if is_bias(name) and name not in names and first.biases != "all":
+            untrained = is_bias(name) and name not in names and first.biases != "all"
+            if untrained and not first.start:
                 self.weights[name].zero_()
         self.trained = {name: self.weights[name] for name in names}
         self._single = n == 1
@@ -63,15 +65,17 @@ class Learner:
             for members in _alike(recipes)
         ]
 
-    def update(self, step: int) -> None:
-        """The update that leads every member from a step to the next."""
+    def update(self, step: int, *, watch: bool = False) -> list[Row]:
+        """The update that leads every member from a step to the next.
+
+        If it is watched, a row of dynamics.csv a member.
+        """
         rows = [batches.rows(step) for batches in self._batches]
         if not self._rows or any(map(operator.is_not, rows, self._rows)):
             self._rows = rows  # what depends on them is kept while they are the same
             self._gradients = self._gradients_on(rows)
         gradients = self._gradients(self.weights)
-        for update in self._updates:
-            update(step, gradients)
+        return [row for update in self._updates for row in update(step, gradients, watch=watch)]
 
     def _gradients_on(self, rows: Sequence[Tensor]) -> Gradients:
         inputs = [self._inputs[each] for each in rows]
@@ -125,6 +129,26 @@ class Learner:
             update.load(states)
 
 
+def initial_weights(recipe: Recipe) -> Weights:
+    """The weights that a recipe starts from: random ones, or those of another run.
+
+    InputError where that run's weights are not those of the recipe's model.
+    """
+    architecture = recipe.architecture()
+    if not recipe.start:
+        return architecture.initial(seed=recipe.seed, rule=recipe.init, scale=recipe.init_scale)
+    run = load(recipe.start)
+    found = run.weights(recipe.start_step)
+    try:
+        architecture.check(found)
+    except InputError as error:
+        raise InputError(
+            f"start={recipe.start!r} is a run of another model: {error} Give the run of a "
+            f"{architecture}."
+        ) from None
+    return {name: found[name].float() for name in architecture.parameter_shapes()}
+
+
 def member_of(weights: Mapping[str, Tensor], member: int) -> Weights:
     """The weights of one of several: the same memory."""
     return {name: weight[member] for name, weight in weights.items()}
@@ -175,25 +199,47 @@ class _Update:
             "filter": self._started("gradient_filter", self._filter),
             "constraint": self._started("constraint", self._constraint),
         }
+        with strangers(self._told("constraint"), self._constraint):
+            first = self._constraint.initial(self._weights, self._remembered["constraint"])
+        self._put_back(first)
 
     @torch.no_grad()
-    def __call__(self, step: int, gradients: Mapping[str, Tensor]) -> None:
-        """The update after a step, from the gradients of all members."""
+    def __call__(
+        self, step: int, gradients: Mapping[str, Tensor], *, watch: bool = False
+    ) -> list[Row]:
+        """The update after a step, from the gradients of all members: filter, project, step, hold.
+
+        If it is watched, a row of dynamics.csv for each of its members.
+        """
         own: Any = {name: gradients[name][self._place] for name in self._weights}
+        members = self._n if self._stacked else 1
+        watched = Watched(self._weights, own, members=members) if watch else None
         with strangers(self._told("gradient_filter"), self._filter):
             own = self._filter.filtered(own, self._remembered["filter"])
-        for name, of_weight in self._returned("gradient_filter", own, self._weights):
+        own = dict(self._returned("gradient_filter", own, self._weights))
+        if self._recipe.orthogonal_gradients:
+            own = perpendicular(own, self._weights)
+        if self._recipe.clip_norm:
+            own = clipped(own, self._recipe.clip_norm)
+        for name, of_weight in own.items():
             # torch's fused optimisers read a gradient as it lies in memory, whatever its strides.
             self._weights[name].grad = of_weight.contiguous()
-        share = warmup_share(self._recipe, step)
-        if share != warmup_share(self._recipe, step - 1):  # else it is the optimiser's own
+        share = rate_share(self._recipe, step)
+        if share != rate_share(self._recipe, step - 1):  # else it is the optimiser's own
             for group, fresh in zip(self._optimizer.param_groups, self._fresh, strict=True):
                 group["lr"] = fresh["lr"] * share
         with strangers(self._told("optimizer"), self._kind):
             self._optimizer.step()
+        decoupled = self._kind.decoupled
+        rows = watched.rows(self._optimizer, decoupled=decoupled) if watched else []
         with strangers(self._told("constraint"), self._constraint):
             after = self._constraint.constrained(self._weights, self._remembered["constraint"])
-        for name, weight in self._returned("constraint", after, after):
+        self._put_back(after)
+        return rows
+
+    @torch.no_grad()
+    def _put_back(self, constrained: Any) -> None:
+        for name, weight in self._returned("constraint", constrained, constrained):
             if weight is not self._weights[name]:
                 self._weights[name].copy_(weight)
 
@@ -203,7 +249,7 @@ class _Update:
     def _built(self) -> torch.optim.Optimizer:
         """The optimiser, refused where it is none or has other parameters than these weights."""
         with strangers(self._told("optimizer"), self._kind):
-            found = self._kind.build(self._weights.values())
+            found = self._kind.build(self._kind.groups(self._weights))
         if not isinstance(found, torch.optim.Optimizer):
             raise InputError(
                 f"{self._told('optimizer')} builds {shown(found)}; build a torch.optim.Optimizer."

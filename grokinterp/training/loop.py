@@ -171,7 +171,11 @@ class Session:
 
     def update(self) -> None:
         """One update of every run, then whatever is due at the step it leads to."""
-        self.learner.update(self.step)
+        watch = self.logged(self.step)
+        rows = self.learner.update(self.step, watch=watch)
+        if watch:
+            for writer, row in zip(self._writers, rows, strict=True):
+                writer.log_dynamics(self.step, row)
         self.step += 1
         self._record()
         if self.step < self.recipe.steps and (

@@ -1,7 +1,8 @@
-"""Which rows is an update made of, and at which learning rate? Mini-batches and warm-up."""
+"""Which rows is an update made of, and at which learning rate? Mini-batches and schedules."""
 
+import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Int
@@ -12,7 +13,7 @@ from grokinterp.base.keys import key
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """The keys of every recipe that say which rows an update has, and how the rate begins.
+    """The keys of every recipe that say which rows an update has, and at which rate.
 
     A recipe has them as attributes, and is what is given as `recipe` below.
     """
@@ -23,6 +24,12 @@ class Schedule:
     warmup: int = key(0, least=0, help="update number s (from 0) has lr * min(s / warmup, 1)")
     batch_size: int = key(0, least=0, help="rows of an update; 0 is all of them")
     reshuffle: bool = key(True, help="draw the mini-batches of every epoch anew, or once for all")
+    lr_schedule: Literal["constant", "linear", "cosine"] = key(
+        "constant", help="how the learning rate goes on after the warm-up: constant, linear, cosine"
+    )
+    lr_end: float = key(
+        0.0, least=0, help="of a linear or cosine schedule: the share of lr at the last step"
+    )
 
 
 def warmup_share(recipe: Any, update: int) -> float:
@@ -35,6 +42,28 @@ def warmup_share(recipe: Any, update: int) -> float:
     With a warm-up the first update has rate 0, as in the released code of Nanda et al. 2023.
     """
     return min(update / recipe.warmup, 1.0) if recipe.warmup else 1.0
+
+
+def rate_share(recipe: Any, update: int) -> float:
+    """The share of its learning rate that an update has, counted from 0, by the whole schedule.
+
+    After the warm-up, t = (update - warmup) / (steps - warmup) goes from 0 to 1, and the share from
+    1 to e = `lr_end`: 1 - (1 - e) t if linear, e + (1 - e) (1 + cos(pi t)) / 2 if cosine
+    (Loshchilov and Hutter 2017, arXiv 1608.03983, eq. 5, without restarts).
+
+    >>> from grokinterp.recipe import Recipe
+    >>> recipe = Recipe(warmup=2, steps=6, lr_schedule="linear", lr_end=0.2)
+    >>> [round(rate_share(recipe, update), 2) for update in range(7)]
+    [0.0, 0.5, 1.0, 0.8, 0.6, 0.4, 0.2]
+    >>> round(rate_share(recipe.replace(lr_schedule="cosine"), 4), 2)
+    0.6
+    """
+    if recipe.lr_schedule == "constant" or update < recipe.warmup:
+        return warmup_share(recipe, update)
+    through = min((update - recipe.warmup) / max(recipe.steps - recipe.warmup, 1), 1.0)
+    left = 1 - through if recipe.lr_schedule == "linear" else (1 + math.cos(math.pi * through)) / 2
+    end: float = recipe.lr_end
+    return end + (1 - end) * left
 
 
 class Batches:

@@ -18,6 +18,7 @@ loaded when the run goes on; both methods may change it in place. Neither should
 run keeps a random state, so it would not go on to the same bits.
 """
 
+import math
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,8 +26,9 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from grokinterp.base.keys import Kind, registers
+from grokinterp.base.keys import Kind, key, registers
 from grokinterp.base.registry import Registry
+from grokinterp.models.architecture import is_bias
 
 State = dict[str, Tensor]
 GRADIENT_FILTERS: Registry[type["GradientFilter"]] = Registry("gradient_filter")
@@ -86,6 +88,10 @@ class Constraint(Kind):
         """The state before the first update, such as the norms to be kept."""
         return {}
 
+    def initial(self, weights: Mapping[str, Tensor], state: State) -> Mapping[str, Tensor]:
+        """The weights that training begins with; those that it was given, unless said otherwise."""
+        return weights
+
     @abstractmethod
     def constrained(self, weights: Mapping[str, Tensor], state: State) -> Mapping[str, Tensor]:
         """The weights to go on with; those that are given stay as they are."""
@@ -117,3 +123,76 @@ class NoConstraint(Constraint):
     def constrained(self, weights: Mapping[str, Tensor], state: State) -> Mapping[str, Tensor]:
         """The same."""
         return weights
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gradients:
+    """The keys of every recipe that change the gradients of any filter, for any optimiser."""
+
+    orthogonal_gradients: bool = key(
+        False, help="leave of each tensor's gradient what is perpendicular to the tensor"
+    )
+    clip_norm: float = key(
+        0.0, least=0, help="the largest norm of all gradients together; 0 is no limit"
+    )
+
+
+def perpendicular(
+    gradients: Mapping[str, Tensor], weights: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    r"""Gradients without their part along the weights, each tensor by itself, at its old norm.
+
+    g - (w.g) / (w.w) w, then times |g| / |g - ...| (Prieto et al. 2025, arXiv 2501.04697,
+    section 5, and their released code). A step along it changes |w| to second order alone: what it
+    does not keep is the norm over a finite step, and Adam's step is along another direction.
+
+    >>> import torch
+    >>> perpendicular({"W": torch.tensor([3.0, 4.0])}, {"W": torch.tensor([2.0, 0.0])})
+    {'W': tensor([0., 5.])}
+    """
+    found = {}
+    for name, gradient in gradients.items():
+        g, w = gradient.double(), weights[name].double()  # float32 leaves 1e-7 of w.g, of a sum
+        left = g - (w * g).sum() / ((w * w).sum() + 1e-30) * w
+        left = left - (w * left).sum() / ((w * w).sum() + 1e-30) * w  # what rounding has left
+        found[name] = (left * (g.norm() / (left.norm() + 1e-30))).to(gradient.dtype)
+    return found
+
+
+def matrices(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Those of the weights that are neither biases nor gains of a normalisation.
+
+    >>> import torch
+    >>> names = ("blocks.0.mlp.W_in", "blocks.0.mlp.b_in", "blocks.0.attn.b_Q")
+    >>> list(matrices({name: torch.zeros(2, 2) for name in names}))
+    ['blocks.0.mlp.W_in']
+    """
+    gains = (".w", "norm.weight")
+    return {
+        name: weight
+        for name, weight in weights.items()
+        if weight.ndim > 1 and not is_bias(name) and not name.endswith(gains)
+    }
+
+
+def clipped(gradients: Mapping[str, Tensor], most: float) -> Mapping[str, Tensor]:
+    """Gradients scaled down together where their common norm is above `most`.
+
+    >>> import torch
+    >>> clipped({"W": torch.tensor([3.0]), "b": torch.tensor([4.0])}, 1.0)
+    {'W': tensor([0.6000]), 'b': tensor([0.8000])}
+    """
+    norm = norm_of(gradients)
+    if not norm > most:
+        return gradients
+    return {name: gradient * (most / norm) for name, gradient in gradients.items()}
+
+
+def norm_of(tensors: Mapping[str, Tensor]) -> float:
+    """The norm of all these numbers together, added in float64.
+
+    >>> import torch
+    >>> norm_of({"W": torch.tensor([3.0]), "b": torch.tensor([4.0])})
+    5.0
+    """
+    return math.hypot(*(float(x.double().norm()) for x in tensors.values()))

@@ -15,9 +15,9 @@ nothing else is: no attribute, and no random state.
 """
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -25,8 +25,11 @@ from torch import Tensor
 from grokinterp.base.errors import InputError
 from grokinterp.base.keys import Kind, key, registers
 from grokinterp.base.registry import Registry
+from grokinterp.updates.changes import matrices
 
 OPTIMIZERS: Registry[type["Optimizer"]] = Registry("optimizer")
+DecayOn = Literal["all", "matrices"]
+DECAY_ON = "which weights decay: all, or matrices alone, without biases and gains"
 
 
 def _betas(given: Any) -> tuple[float, float] | None:
@@ -39,10 +42,19 @@ def _betas(given: Any) -> tuple[float, float] | None:
     return float(both[0]), float(both[1])
 
 
+def betas_key() -> Any:
+    """The key of Adam's two moments."""
+    return key(
+        (0.9, 0.98), help="decay rates of the two moments", read=_betas,
+        wanted="two numbers such as [0.9, 0.98]",
+    )  # fmt: skip
+
+
 class Optimizer(Kind):
     """How gradients become steps: a frozen dataclass with a method that builds torch's optimiser.
 
-    Weight decay acts on every trained parameter, biases included. `elementwise` says that what
+    Weight decay of ours acts on every trained parameter, biases included, unless
+    `decay_on="matrices"`. `elementwise` says that what
     becomes of a number depends on that number's own gradients and weights alone: then an ensemble
     may hold all its members in one tensor.
 
@@ -62,10 +74,17 @@ class Optimizer(Kind):
     """
 
     elementwise: ClassVar[bool] = False
+    # Whether a step is -lr (u + weight_decay w) with u of gradients alone: then dynamics.csv has
+    # what the loss and what the decay adds to it.
+    decoupled: ClassVar[bool] = False
+
+    def groups(self, weights: Mapping[str, Tensor]) -> Iterable[Tensor] | list[dict[str, Any]]:
+        """What `build` is given: all weights, or torch's parameter groups of them, by name."""
+        return weights.values()
 
     @abstractmethod
     def build(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
-        """An optimiser of these parameters, with the values of the keys."""
+        """An optimiser of these parameters, or groups of them, with the values of the keys."""
 
 
 register_optimizer = registers(OPTIMIZERS, Optimizer)
@@ -76,14 +95,26 @@ class _Fused(Optimizer):
     """One of torch's own, in its fused form, which takes the keys by their names."""
 
     elementwise: ClassVar[bool] = True
+    decoupled: ClassVar[bool] = True
     torch_class: ClassVar[Callable[..., torch.optim.Optimizer]]
 
     lr: float = key(1e-3, help="the learning rate", above=0, synonyms=("learning_rate",))
     weight_decay: float = key(1.0, help="weight decay", least=0, synonyms=("wd",))
+    decay_on: DecayOn = key("all", help=DECAY_ON)  # noqa: RUF009
+
+    def groups(self, weights: Mapping[str, Tensor]) -> Iterable[Tensor] | list[dict[str, Any]]:
+        """All weights, or those that decay and those that do not."""
+        if self.decay_on == "all":
+            return weights.values()
+        found = matrices(weights)
+        others = [weight for name, weight in weights.items() if name not in found]
+        groups: list[dict[str, Any]] = [{"params": list(found.values())}] if found else []
+        return groups + ([{"params": others, "weight_decay": 0.0}] if others else [])
 
     def build(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
         """Torch's own, fused."""
-        return self.torch_class(list(parameters), fused=True, **self.fields_given())
+        own = {name: value for name, value in self.fields_given().items() if name != "decay_on"}
+        return self.torch_class(list(parameters), fused=True, **own)
 
 
 @register_optimizer("sgd")
@@ -101,10 +132,7 @@ class AdamW(_Fused):
 
     torch_class: ClassVar[Callable[..., torch.optim.Optimizer]] = torch.optim.AdamW
 
-    betas: tuple[float, float] = key(
-        (0.9, 0.98), help="decay rates of the two moments", read=_betas,
-        wanted="two numbers such as [0.9, 0.98]",
-    )  # fmt: skip
+    betas: tuple[float, float] = betas_key()
 
 
 @register_optimizer("adam")
@@ -112,4 +140,5 @@ class AdamW(_Fused):
 class Adam(AdamW):
     """Adam (Kingma and Ba 2015), its weight decay coupled into the gradient (L2)."""
 
+    decoupled: ClassVar[bool] = False
     torch_class: ClassVar[Callable[..., torch.optim.Optimizer]] = torch.optim.Adam
