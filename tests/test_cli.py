@@ -83,8 +83,8 @@ def test_recipes(run):
     assert [line.split()[0] for line in out.splitlines()] == [
         "mod113-grokked", "mod113-half-grokked", "mod113-steady",
         "mlp113-grokked", "mlp113-steady", "ising-grokked", "ising-steady",
-        "mod97-divide", "nanda-mainline", "mod113-memorized", "mod31-grokked", "mod31-small",
-        "mod31-steady", "mod11-quick",
+        "mod97-divide", "nanda-mainline", "mod113-memorized", "mod31-grokked", "mlp31",
+        "mod31-small", "mod31-steady", "mod11-quick",
     ]  # fmt: skip
     status, out, _ = run("recipes", "mod31-steady")
     assert "init_scale = 0.3" in out

@@ -205,7 +205,7 @@ class TestVerify:
     ):
         elsewhere(cpu="Another")
         with monkeypatch.context() as patch:
-            patch.setattr(learner, "warmup_share", lambda recipe, update: 1.01 * (update >= 0))
+            patch.setattr(learner, "rate_share", lambda recipe, update: 1.01 * (update >= 0))
             gi.train(tiny, tmp_path / "run")
         status, out, _ = run("verify", tmp_path / "run", "--json")
         found = json.loads(out)

@@ -19,9 +19,10 @@ from grokinterp.updates.optimizers import AdamW
 
 def same_bits(one: gi.Run, other: gi.Run) -> bool:
     assert one.steps == other.steps
-    return (one.path / "metrics.csv").read_bytes() == (
-        other.path / "metrics.csv"
-    ).read_bytes() and all(
+    tables = ("metrics.csv", "dynamics.csv")
+    return all(
+        (one.path / table).read_bytes() == (other.path / table).read_bytes() for table in tables
+    ) and all(
         torch.equal(one.weights(step)[name], weight)
         for step in one.steps
         for name, weight in other.weights(step).items()
@@ -32,7 +33,15 @@ VARIANTS = [
     {},
     {"batch_size": 7},
     {"n_layers": 2, "warmup": 5, "biases": "all"},
-]
+    {
+        "gradient_filter": "ma", "filter_window": 7, "orthogonal_gradients": True,
+        "norm_clamp": "layer", "clamp_from": 30, "lr_schedule": "cosine", "label_noise": 0.2,
+    },
+    {
+        "optimizer": "muon", "gradient_filter": "ema", "decay_on": "matrices", "clip_norm": 0.5,
+        "objective": "stablemax", "output_scale": 0.5, "biases": "all",
+    },
+]  # fmt: skip
 MORE = [
     {"optimizer": "adam", "weight_decay": 0.01},
     {"optimizer": "sgd", "lr": 0.1, "weight_decay": 0.001},

@@ -71,6 +71,11 @@ _DIVIDE = Recipe(
     weight_decay=0.4, steps=8000, checkpoints="every:200", log_every=100,
 )  # fmt: skip
 _MOD31 = Recipe(p=31, train_fraction=0.8, steps=2000)
+# The MLP that is compared with mod31-grokked: it reads both numbers as one-hot vectors, does not
+# commute, and groks within 2000 updates from initial weights whose norm is far below the last.
+_MLP31 = Recipe(
+    model="mlp", p=31, train_fraction=0.6, d_mlp=256, lr=3e-3, weight_decay=1.0, steps=4000,
+)  # fmt: skip
 # 16,799 weights, so that 26 checkpoints fit into the package. On one thread sums are added in one
 # order, whatever the number of cores.
 _SMALL31 = Recipe(
@@ -117,6 +122,8 @@ BUILTIN = {name: BuiltinRecipe(name, about, recipe) for name, recipe, about in (
      "mod113-grokked without weight decay: it memorises and does not generalise."),
     ("mod31-grokked", _MOD31,
      "Addition mod 31 on 80 % of the pairs: groks within seconds."),
+    ("mlp31", _MLP31,
+     "Addition mod 31 on 60 % of the pairs by an MLP: groks within seconds."),
     ("mod31-small", _SMALL31,
      "Addition mod 31 on 65 % of the pairs by a small network: groks late; its run is installed."),
     ("mod31-steady", _MOD31.replace(init_scale=0.3),
