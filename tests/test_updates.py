@@ -263,12 +263,12 @@ def test_no_norm_is_held_by_a_clamp_of_none(runs):
 def test_a_key_with_the_name_of_its_kind_chooses_it():
     assert gi.Recipe().replace(norm_clamp="layer").constraint == "norm_clamp"
     assert gi.Recipe(norm_clamp="global") == gi.Recipe(constraint="norm_clamp")
-    with pytest.raises(gi.InputError, match="clamp_to=0.8 means nothing for constraint='none'; "
+    with pytest.raises(gi.InputError, match=r"clamp_to=0\.8 means nothing for constraint='none'; "
                        "leave it out, or give constraint='norm_clamp'"):  # fmt: skip
         gi.Recipe(clamp_to=0.8)
     with pytest.raises(gi.InputError, match="give gradient_filter='ema'"):
         gi.Recipe(filter_alpha=0.9)
-    with pytest.raises(gi.InputError, match="margin=2 means nothing .* give objective='hinge'"):
+    with pytest.raises(gi.InputError, match=r"margin=2 means nothing .* give objective='hinge'"):
         gi.Recipe(margin=2)
     with pytest.raises(gi.InputError, match="norm_clamp='globel' is not known"):
         gi.Recipe(norm_clamp="globel")

@@ -25,7 +25,7 @@ def recipes(
         for kind, those in every_key().items():
             show(f"{kind}")
             for key in those.values():
-                show(f"  {key.name:<19} {key.shown_default:<15} {key.help}")
+                show(f"  {key.name:<21} {key.shown_default:<15} {key.help}")
         return
     if name is not None:
         show(find_recipe(name).to_toml(), nl=False)

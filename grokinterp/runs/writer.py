@@ -282,7 +282,8 @@ class RunWriter:
 
         Weights that are not finite are refused; the state before them is kept.
         """
-        if self.manifest.metrics["rows"] != len(self._lines):  # else a save has just written it
+        written = self.manifest.metrics["rows"], (self.manifest.dynamics or {}).get("rows", 0)
+        if written != (len(self._lines), len(self._dynamics)):  # else a save has just written it
             self.flush()
         weights = {
             name.removeprefix(WEIGHTS): x for name, x in state.items() if name.startswith(WEIGHTS)
