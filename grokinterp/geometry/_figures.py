@@ -23,6 +23,7 @@ from grokinterp.figures._figure import (
 )
 from grokinterp.geometry.paths import InformationPath, information_path
 from grokinterp.geometry.predictions import TrajectoryEmbedding, trajectory_embedding
+from grokinterp.geometry.tangent_kernel import TangentKernel, kernel
 from grokinterp.geometry.weight_path import Drift, drift
 
 UNIT = "nats<sup>1/2</sup>"
@@ -202,3 +203,63 @@ def plot_drift(found: Drift) -> Figure:
     drawn.update_xaxes(title_text="principal component", dtick=1, row=2 + shown, col=1)
     drawn.update_yaxes(title_text="share of variance", rangemode="tozero", row=2 + shown, col=1)
     return drawn.update_layout(hovermode="x unified", height=900 if shown else 640, bargap=0.25)
+
+
+@draws(TangentKernel)
+@found_by(kernel, TangentKernel)
+def plot_kernel(found: TangentKernel) -> Figure:
+    """How far the tangent kernel has moved from the first step's, and how near the labels' it is.
+
+    Means over the sets of probes, with bars from the smallest to the largest set. A dotted line
+    marks `memorization_step`, the transition (from the end of memorisation to that of cleanup) is
+    shaded. Both are cosines of kernels: their scale is nothing to them.
+
+    >>> import grokinterp as gi
+    >>> drawn = gi.viz.plot_kernel(gi.load("mod31-small"), steps=[0, 300, 10000], sets=2, probes=1)
+    >>> [line.name for line in drawn.data], drawn.layout.yaxis.title.text
+    (['distance from step 0', 'alignment with the labels'], '1 - alignment')
+    """
+    checked(found, TangentKernel, "geometry.kernel")
+    verdict = {True: "yes", False: "no", None: "undetermined"}
+    told = f"lazy at memorisation: {verdict[found.lazy]}, rich at the transition: "
+    drawn = figure(f"Tangent kernel<br>{told}{verdict[found.rich]}", STEPS)
+    drawn.set_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.08)
+    drawn.update_xaxes(title_text=None)
+    drawn.update_xaxes(title_text=STEPS, row=2, col=1)
+    for row, (name, values, unit, colour) in enumerate(
+        (
+            (f"distance from step {found.steps[0]}", found.distances, "1 - alignment", SERIES[1]),
+            ("alignment with the labels", found.alignments, "alignment", SERIES[0]),
+        ),
+        start=1,
+    ):
+        mean = values.mean(dim=1)
+        drawn.add_scatter(
+            x=list(found.steps),
+            y=mean.tolist(),
+            error_y={
+                "array": (values.amax(dim=1) - mean).tolist(),
+                "arrayminus": (mean - values.amin(dim=1)).tolist(),
+                "thickness": 1,
+                "width": 3,
+                "visible": found.sets > 1,
+            },
+            name=name,
+            mode="lines+markers",
+            marker={"size": 4},
+            line={"color": colour},
+            hovertemplate="%{y:.4g}",
+            row=row,
+            col=1,
+        )
+        drawn.update_yaxes(title_text=unit, rangemode="tozero", row=row, col=1)
+    if found.transition is not None:
+        start, end = found.transition
+        drawn.add_vrect(
+            x0=start, x1=end, fillcolor=PHASES["cleanup"], opacity=0.2, line_width=0, layer="below"
+        )
+        drawn.layout.shapes[-1].update(showlegend=True, name="transition")
+    if (step := found.memorization_step) is not None:
+        drawn.add_vline(x=step, line={"dash": "dot", "width": 1.5, "color": COLOURS["other"]})
+        drawn.layout.shapes[-1].update(showlegend=True, name=f"memorization_step {step}")
+    return drawn.update_layout(hovermode="x unified", height=600)
