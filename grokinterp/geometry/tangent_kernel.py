@@ -275,7 +275,7 @@ def kernel(
         notes.append("no distance: one checkpoint has nothing to be distant from")
     elif bool(distances.isnan().any()):
         notes.append("no distance where the centred kernel is 0, or that of the first step is")
-    distances[0] *= 0  # of itself: what is not NaN is rounding
+    distances[0] = distances[0].abs() * 0  # from itself: all but NaN is rounding
     memorization_step, transition, why = _dates(run, chosen)
     result = TangentKernel(
         steps=tuple(chosen),
