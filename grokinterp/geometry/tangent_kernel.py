@@ -70,8 +70,8 @@ class TangentKernel(Result):
     at `memorization_step`), `rich` whether it moved in the transition: between the ends of
     memorisation and cleanup (`transition`) fell at least a quarter of the last distance, and the
     alignment grew to 1.5 times. Numbers between checkpoints are on straight lines. None where dates
-    are not known, and where sets of probes disagree. The thresholds are own choices.
-    An exact kernel has one set, and `probes` None.
+    are not known, and where sets of probes disagree. The thresholds are own choices. Of exact
+    kernels there is one set, and `probes` is None.
 
     >>> import grokinterp as gi
     >>> found = gi.geometry.kernel(gi.load("mod31-small"), steps=[0, 300, 10000], probes=1, sets=2)
@@ -218,8 +218,8 @@ def kernel(
     there are no mirrors), "test", "train" or "all"; classes with too few are drawn last. Without a
     split all inputs are taken, and a note says so.
 
-    Everything is in float64. Gradients are held for all inputs, 256 MB of them at once: of more
-    weights than fit, they are computed part by part.
+    Everything is in float64. Gradients are held for all n inputs, 256 MB of them at once: of more
+    weights than fit, they are computed part by part. The kernel of a step takes 8 n^2 bytes.
 
     The kernel grows with the logits, so judge by the distance, not by the size. It is about these
     inputs alone, and says how the network would learn from here, not what it has learnt: a kernel
@@ -295,7 +295,8 @@ def kernel(
         notes=(*notes, *why),
     )
     split = [
-        f"{name} is undetermined: sets of probes disagree, or it is not defined; give more probes"
+        f"{name} is undetermined: the sets of probes disagree, or a number is NaN; more probes may "
+        "tell"
         for name, date in (("lazy", memorization_step), ("rich", transition))
         if date is not None and getattr(result, name) is None
     ]

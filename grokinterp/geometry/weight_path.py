@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Bool, Float, Int
-from scipy import stats
+from scipy.special import stdtrit
 from torch import Tensor
 
 from grokinterp.base.checks import listed, refused
@@ -69,7 +69,7 @@ def power_law(times: Sequence[float], sizes: Sequence[float]) -> PowerLaw:
     slope = float(x @ y / (x @ x))
     missed = y - slope * x
     error = math.sqrt(float(missed @ missed) / (n - 2) / float(x @ x))
-    around = float(stats.t.ppf((1 + COVERAGE) / 2, n - 2)) * error
+    around = float(stdtrit(n - 2, (1 + COVERAGE) / 2)) * error
     return PowerLaw(n, slope, error, slope - around, slope + around)
 
 
