@@ -28,16 +28,20 @@ QUICK = {  # arguments, of functions that need some or take long without
     "step_geometry": {"steps": [0, 10_000], "n_samples": 4},
     "features": {"steps": [10_000]},
     "frequency_shares": {},
+    "kernel": {"per_class": 2, "probes": 1, "sets": 1},
     "plot_ablation": {"placebos": 2},
     "plot_faithfulness": {"placebos": 2},
     "plot_information_path": {"n_samples": 16},
+    "plot_kernel": {"per_class": 2, "probes": 1, "sets": 1},
     "plot_pruning_curves": {"fractions": [0, 0.5, 1]},
 }
 OVER_TRAINING = {  # what looks at every checkpoint, of which a run has more than a snapshot
     "progress_measures", "detect_phases", "frequency_shares", "commutativity", "information_path",
-    "key_frequencies",  # says when each emerged
+    "kernel", "key_frequencies",  # says when each emerged
 }  # fmt: skip
-OF_SEVERAL = {"step_geometry", "trajectory_embedding", "plot_trajectories"}  # takes two checkpoints
+OF_SEVERAL = {  # takes two checkpoints
+    "drift", "plot_drift", "plot_trajectories", "step_geometry", "trajectory_embedding",
+}  # fmt: skip
 OF_ISING = {"observable_correlations"}
 OF_TABLES = {"plot_phase_diagram", "plot_scaling"}  # of sweeps: by their path too
 OF_RUNS = {"plot_comparison"}  # two or more: below

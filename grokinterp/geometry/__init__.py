@@ -17,10 +17,13 @@ from grokinterp.geometry.predictions import (
     root_probabilities,
     trajectory_embedding,
 )
+from grokinterp.geometry.tangent_kernel import TangentKernel, centred_alignment, kernel
+from grokinterp.geometry.weight_path import Components, Drift, PowerLaw, drift
 
 __all__ = [
-    "FisherDiagonal", "FisherMetric", "InformationPath", "Limit", "TrajectoryEmbedding",
-    "fisher_diagonal", "fisher_metric", "fisher_rao_distance", "geodesic_point", "information_path",
+    "Components", "Drift", "FisherDiagonal", "FisherMetric", "InformationPath", "Limit", "PowerLaw",
+    "TangentKernel", "TrajectoryEmbedding", "centred_alignment", "drift", "fisher_diagonal",
+    "fisher_metric", "fisher_rao_distance", "geodesic_point", "information_path", "kernel",
     "pairwise_distances", "path_of", "root_probabilities", "stages_of", "step_geometry",
     "trajectory_embedding",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Pictures of runs as curves in the space of predictions: where they go, and how straight."""
+"""Pictures of runs as paths, of predictions and of weights: where they go, and how straight."""
 
 import math
 from typing import Any
@@ -10,9 +10,12 @@ from grokinterp.base.errors import InputError
 from grokinterp.base.result import draws, found_by
 from grokinterp.figures._figure import (
     COLOURS,
+    PHASES,
+    SERIES,
     STEPS,
     Figure,
     checked,
+    faded,
     figure,
     plain,
     series,
@@ -20,6 +23,8 @@ from grokinterp.figures._figure import (
 )
 from grokinterp.geometry.paths import InformationPath, information_path
 from grokinterp.geometry.predictions import TrajectoryEmbedding, trajectory_embedding
+from grokinterp.geometry.tangent_kernel import TangentKernel, kernel
+from grokinterp.geometry.weight_path import Drift, drift
 
 UNIT = "nats<sup>1/2</sup>"
 FAR = {"x": 1.7, "y": 1.7, "z": 1.3}  # a phone is narrower than the camera expects
@@ -117,3 +122,144 @@ def plot_information_path(found: InformationPath) -> Figure:
             hovertemplate=f"%{{y:.5g}} {UNIT}",
         )
     return drawn.update_layout(hovermode="x unified")
+
+
+@draws(Drift)
+@found_by(drift, Drift)
+def plot_drift(found: Drift) -> Figure:
+    """How far the weights get on the plateau, where each step points, and along how few directions.
+
+    Above, on log axes, the distance from the first checkpoint of the plateau beside what steps of
+    the same lengths would give, each orthogonal to all others or all the same way; left out where
+    there is no plateau of two steps. In the middle the cosine of every step with -theta and with
+    the step before, at the checkpoint where it begins, the plateau shaded. Below the first
+    principal components beside those of a random walk with steps of the same lengths.
+
+    >>> import grokinterp as gi
+    >>> drawn = gi.viz.plot_drift(gi.load("mod31-small"))
+    >>> drawn.layout.title.text
+    'Path of the weights<br>displacement ~ time<sup>0.61</sup> on the plateau, 300 to 2,250'
+    """
+    checked(found, Drift, "geometry.drift")
+    table = found.table()
+    on_plateau = table[table.displacement.notna()]
+    shown = len(on_plateau) > 1
+    title = "no plateau"
+    if found.window is not None:
+        start, end = found.window
+        title = f"plateau {start:,} to {end:,}"
+        if not math.isnan(found.exponent):
+            power = f"time<sup>{found.exponent:.2g}</sup>"
+            title = f"displacement ~ {power} on the plateau, {start:,} to {end:,}"
+    drawn = figure(f"Path of the weights<br>{title}")
+    drawn.set_subplots(
+        rows=2 + shown, cols=1, vertical_spacing=0.12 if shown else 0.18,
+        row_heights=[0.42, 0.29, 0.29] if shown else [0.5, 0.5],
+    )  # fmt: skip
+    if shown:
+        lines = {
+            "straight": ("if straight", {"color": COLOURS["other"], "dash": "dash"}),
+            "displacement": ("displacement", {"color": COLOURS["test"]}),
+            "uncorrelated": ("if uncorrelated", {"color": COLOURS["other"], "dash": "dot"}),
+        }
+        for column, (name, line) in lines.items():
+            drawn.add_scatter(
+                x=on_plateau.to - start, y=on_plateau[column], name=name, line=line,
+                mode="lines+markers", marker={"size": 4}, hovertemplate="%{y:.5g}", row=1, col=1,
+            )  # fmt: skip
+        log = {"type": "log", "dtick": "D2", "exponentformat": "none", "row": 1, "col": 1}
+        drawn.update_xaxes(title_text=f"steps since {start:,}", **log)
+        drawn.update_yaxes(title_text="distance of weights", **log)
+    for column, name, colour in (
+        ("cos_origin", "along -θ", SERIES[0]),
+        ("cos_previous", "along the step before", SERIES[2]),
+    ):
+        drawn.add_scatter(
+            x=table.step, y=table[column], name=name, line={"color": colour},
+            mode="lines+markers", marker={"size": 4}, hovertemplate="%{y:.5g}",
+            row=1 + shown, col=1,
+        )  # fmt: skip
+    if found.window is not None:
+        drawn.add_vrect(
+            x0=start, x1=end, fillcolor=PHASES["memorization"], opacity=0.2, line_width=0,
+            layer="below", row=1 + shown, col=1,
+        )  # fmt: skip
+    drawn.update_xaxes(title_text=STEPS, row=1 + shown, col=1)
+    drawn.update_yaxes(title_text="cosine of a step", row=1 + shown, col=1)
+    components = found.components()
+    for part, colour in (("whole", COLOURS["train"]), ("plateau", COLOURS["test"])):
+        bars = components[components.part == part]
+        if not len(bars):
+            continue
+        drawn.add_bar(
+            x=bars.component, y=bars.share, name=f"components, {part}", marker_color=colour,
+            hovertemplate="%{y:.2%}", offsetgroup=part, row=2 + shown, col=1,
+        )  # fmt: skip
+        drawn.add_bar(
+            x=bars.component, y=bars.share_of_random_walk, name=f"random walk, {part}",
+            marker={"color": faded(colour, 0.35)}, hovertemplate="%{y:.2%}",
+            offsetgroup=f"walk {part}", row=2 + shown, col=1,
+        )  # fmt: skip
+    drawn.update_xaxes(title_text="principal component", dtick=1, row=2 + shown, col=1)
+    drawn.update_yaxes(title_text="share of variance", rangemode="tozero", row=2 + shown, col=1)
+    return drawn.update_layout(hovermode="x unified", height=900 if shown else 640, bargap=0.25)
+
+
+@draws(TangentKernel)
+@found_by(kernel, TangentKernel)
+def plot_kernel(found: TangentKernel) -> Figure:
+    """How far the tangent kernel has moved from the first step's, and how near the labels' it is.
+
+    Means over the sets of probes, with bars from the smallest to the largest set. A dotted line
+    marks `memorization_step`, the transition (from the end of memorisation to that of cleanup) is
+    shaded. Both are cosines of kernels: their scale is nothing to them.
+
+    >>> import grokinterp as gi
+    >>> drawn = gi.viz.plot_kernel(gi.load("mod31-small"), steps=[0, 300, 10000], sets=2, probes=1)
+    >>> [line.name for line in drawn.data], drawn.layout.yaxis.title.text
+    (['distance from step 0', 'alignment with the labels'], '1 - alignment')
+    """
+    checked(found, TangentKernel, "geometry.kernel")
+    verdict = {True: "yes", False: "no", None: "undetermined"}
+    told = f"lazy at memorisation: {verdict[found.lazy]}, rich at the transition: "
+    drawn = figure(f"Tangent kernel<br>{told}{verdict[found.rich]}", STEPS)
+    drawn.set_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.08)
+    drawn.update_xaxes(title_text=None)
+    drawn.update_xaxes(title_text=STEPS, row=2, col=1)
+    for row, (name, values, unit, colour) in enumerate(
+        (
+            (f"distance from step {found.steps[0]}", found.distances, "1 - alignment", SERIES[1]),
+            ("alignment with the labels", found.alignments, "alignment", SERIES[0]),
+        ),
+        start=1,
+    ):
+        mean = values.mean(dim=1)
+        drawn.add_scatter(
+            x=list(found.steps),
+            y=mean.tolist(),
+            error_y={
+                "array": (values.amax(dim=1) - mean).tolist(),
+                "arrayminus": (mean - values.amin(dim=1)).tolist(),
+                "thickness": 1,
+                "width": 3,
+                "visible": found.sets > 1,
+            },
+            name=name,
+            mode="lines+markers",
+            marker={"size": 4},
+            line={"color": colour},
+            hovertemplate="%{y:.4g}",
+            row=row,
+            col=1,
+        )
+        drawn.update_yaxes(title_text=unit, rangemode="tozero", row=row, col=1)
+    if found.transition is not None:
+        start, end = found.transition
+        drawn.add_vrect(
+            x0=start, x1=end, fillcolor=PHASES["cleanup"], opacity=0.2, line_width=0, layer="below"
+        )
+        drawn.layout.shapes[-1].update(showlegend=True, name="transition")
+    if (step := found.memorization_step) is not None:
+        drawn.add_vline(x=step, line={"dash": "dot", "width": 1.5, "color": COLOURS["other"]})
+        drawn.layout.shapes[-1].update(showlegend=True, name=f"memorization_step {step}")
+    return drawn.update_layout(hovermode="x unified", height=600)

@@ -1,4 +1,4 @@
-"""What a measure looks at: which inputs, which checkpoints, and a model's logits on the inputs."""
+"""What a measure looks at: inputs, checkpoints, weights, and a model's logits on the inputs."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -81,8 +81,8 @@ def logits_on_batches(snapshot: Snapshot) -> Logits:
         raise InputError("the model has no parameters; there is nothing to look at.")
     if reason := architecture.why_not_functional(snapshot.task.model_inputs):
         raise InputError(
-            "Fisher information needs a forward that is a function of the weights; there is none "
-            f"for {reason}; give a model of a kind of this package."
+            "gradients of the logits need a forward that is a function of the weights; there is "
+            f"none for {reason}; give a model of a kind of this package."
         )
 
     def logits_fn(weights: Weights, inputs: Tensor) -> Tensor:
@@ -96,6 +96,13 @@ def check_finite(weights: Weights, step: int | None = None) -> None:
     if not all_finite(weights):
         at = "" if step is None else f" at step {step}"
         raise InputError(f"the weights{at} are not finite; look at an earlier step.")
+
+
+def exact_weights(run: Run, step: int) -> Weights:
+    """The parameters of a checkpoint in float64: the difference of near ones is then exact."""
+    weights = run.architecture.parameters(run.weights(step))
+    check_finite(weights, step)
+    return {name: weight.double() for name, weight in weights.items()}
 
 
 def rising_steps(run: Run, steps: Sequence[int] | str) -> list[int]:

@@ -26,12 +26,12 @@ from grokinterp.geometry.inputs import (
     Sampled,
     check_finite,
     draw_inputs,
+    exact_weights,
     logits_on_batches,
     rising_steps,
 )
 from grokinterp.models.architecture import Weights
 from grokinterp.reading._load import Subject, run_of, snapshot_of
-from grokinterp.runs.run import Run
 from grokinterp.tasks.task import Task
 
 FORMS = ("exact", "diagonal")
@@ -318,10 +318,10 @@ def step_geometry(
     sample: dict[str, Any] = {
         "variant": variant, "rows": rows, "n_samples": n_samples, "seed": seed,
     }  # fmt: skip
-    here = _weights(run, chosen[0])
+    here = exact_weights(run, chosen[0])
     parts: dict[str, Weights] = {"": {name: torch.ones_like(w) for name, w in here.items()}}
     if stiff_above is not None:
-        _weights(run, run.steps[-1])  # its error says which step
+        exact_weights(run, run.steps[-1])  # its error says which step
         last = fisher_diagonal(run, **sample).values
         stiff = {name: (value >= stiff_above).double() for name, value in last.items()}
         parts |= {"_stiff": stiff, "_sloppy": {name: 1 - mask for name, mask in stiff.items()}}
@@ -331,7 +331,7 @@ def step_geometry(
         list(pairwise(chosen)), desc="steps", unit="step", disable=None if progress else True
     ):
         metric = fisher_metric(run, step=step, form=form, **sample)
-        there = _weights(run, to)
+        there = exact_weights(run, to)
         moved = {name: there[name] - here[name] for name in here}
         vectors = [moved, {name: -weight for name, weight in here.items()}, *before]
         row = {"step": step, "to": to}
@@ -351,13 +351,6 @@ def step_geometry(
         "n_weights": sum(weight.numel() for weight in here.values()),
     }
     return frame
-
-
-def _weights(run: Run, step: int) -> Weights:
-    """In float64: the difference of near checkpoints is then exact."""
-    weights = run.architecture.parameters(run.weights(step))
-    check_finite(weights, step)
-    return {name: weight.double() for name, weight in weights.items()}
 
 
 def _columns(

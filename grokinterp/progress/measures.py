@@ -6,7 +6,7 @@
 
 A measure of scope "snapshot" returns a number, or a dict with a number for each suffix of its
 column prefix; one that a model lacks (InputError) is NaN. A measure of scope "run" returns a dict
-of columns, of any values, as in a sweep: `grokinterp.encodings.run_measures` has ours.
+of columns, of any values, as in a sweep: `grokinterp.encodings.run_measures` has most of ours.
 """
 
 import contextlib
