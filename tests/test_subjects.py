@@ -35,6 +35,7 @@ QUICK = {  # arguments, of functions that need some or take long without
 }
 OVER_TRAINING = {  # what looks at every checkpoint, of which a run has more than a snapshot
     "progress_measures", "detect_phases", "frequency_shares", "commutativity", "information_path",
+    "abruptness", "phase_shares", "descents", "slingshots",
     "key_frequencies",  # says when each emerged
 }  # fmt: skip
 OF_SEVERAL = {"step_geometry", "trajectory_embedding", "plot_trajectories"}  # takes two checkpoints

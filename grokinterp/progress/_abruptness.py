@@ -205,10 +205,10 @@ def abruptness_of_margins(
 
     >>> import torch
     >>> import grokinterp as gi
-    >>> margins = torch.linspace(-3, 3, 7)[:, None] + torch.linspace(-1, 1, 101)
-    >>> found = gi.progress.abruptness_of_margins(margins, range(0, 700, 100))
-    >>> round(found.acceleration, 3), found.one_flip, found.rise("accuracy").t50
-    (1.0, 1.0, 299.5...)
+    >>> margins = torch.linspace(-3, 3, 31)[:, None] + torch.linspace(-1, 1, 101)
+    >>> found = gi.progress.abruptness_of_margins(margins, range(0, 3100, 100))
+    >>> round(found.acceleration, 3), found.one_flip, round(found.rise("margin").t50)
+    (1.0, 1.0, 1500)
     """
     given = {"margins": margins, "losses": losses, "norms": norms}
     tables = {name: tensor(name, x, ndim=2) for name, x in given.items() if x is not None}
