@@ -79,8 +79,9 @@ MOVED["progress"] = {"read_csv_curves": "reading.read_log"}
 LATER.update(
     {
         "measure": (
-            "grokinterp.geometry.tangent_kernel",
+            "grokinterp.progress.run_measures",
             "grokinterp.geometry.weight_path",
+            "grokinterp.geometry.tangent_kernel",
             "grokinterp.encodings.run_measures",
         ),
         "claim": ("grokinterp.comparison.manning_coe",),

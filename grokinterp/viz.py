@@ -32,19 +32,25 @@ from grokinterp.geometry._figures import (
     plot_kernel,
     plot_trajectories,
 )
-from grokinterp.progress._figures import plot_emergence, plot_phases, plot_progress
+from grokinterp.progress._figures.curves import plot_emergence, plot_phases, plot_progress
+from grokinterp.progress._figures.transitions import (
+    plot_abruptness,
+    plot_descents,
+    plot_phase_shares,
+    plot_slingshots,
+)
 from grokinterp.sweeps._figures.page import sweep_page
 from grokinterp.sweeps._figures.phase_diagram import plot_phase_diagram
 from grokinterp.sweeps._figures.scaling import plot_scaling
 
 __all__ = [
-    "Figure", "circuitsvis_script", "comparison_page", "plot_ablation", "plot_attention",
-    "plot_attribution", "plot_circuit_graph", "plot_comparison", "plot_correctness", "plot_drift",
-    "plot_embedding_circles", "plot_embedding_heat_map", "plot_embedding_spectrum",
-    "plot_emergence", "plot_faithfulness", "plot_fourier_heat_map", "plot_information_path",
-    "plot_kernel", "plot_key_frequencies", "plot_logits", "plot_neuron_clusters",
-    "plot_neuron_fourier", "plot_neuron_logit_spectrum", "plot_neurons", "plot_phase_diagram",
-    "plot_phases", "plot_progress", "plot_pruning_curves", "plot_scaling", "plot_trajectories",
-    "sweep_page",
+    "Figure", "circuitsvis_script", "comparison_page", "plot_ablation", "plot_abruptness",
+    "plot_attention", "plot_attribution", "plot_circuit_graph", "plot_comparison",
+    "plot_correctness", "plot_descents", "plot_drift", "plot_embedding_circles",
+    "plot_embedding_heat_map", "plot_embedding_spectrum", "plot_emergence", "plot_faithfulness",
+    "plot_fourier_heat_map", "plot_information_path", "plot_kernel", "plot_key_frequencies",
+    "plot_logits", "plot_neuron_clusters", "plot_neuron_fourier", "plot_neuron_logit_spectrum",
+    "plot_neurons", "plot_phase_diagram", "plot_phase_shares", "plot_phases", "plot_progress",
+    "plot_pruning_curves", "plot_scaling", "plot_slingshots", "plot_trajectories", "sweep_page",
 ]  # fmt: skip
 __getattr__, __dir__ = room_names(__name__, __all__)

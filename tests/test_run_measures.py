@@ -16,16 +16,6 @@ from grokinterp.progress import MEASURES, measure
 from grokinterp.sweeps import RUN_MEASURES, measured
 from tests.made_runs import changed
 
-OUTCOME = [
-    "label", "t_train", "t_test", "memorization_step", "grok_step", "memorization_end",
-    "circuit_formation_end", "cleanup_end", "train_loss", "test_loss", "train_acc", "test_acc",
-    "test_acc_unmirrored", "best_test_acc", "key_frequencies", "note",
-]  # fmt: skip
-
-OF_ENCODINGS = [  # other rooms' are tested with the functions that they are of
-    name for name in RUN_MEASURES if MEASURES.home(name) == "grokinterp.encodings.run_measures"
-]
-
 
 @pytest.fixture(scope="module")
 def mlp(tmp_path_factory):

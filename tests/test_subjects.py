@@ -37,7 +37,8 @@ QUICK = {  # arguments, of functions that need some or take long without
 }
 OVER_TRAINING = {  # what looks at every checkpoint, of which a run has more than a snapshot
     "progress_measures", "detect_phases", "frequency_shares", "commutativity", "information_path",
-    "kernel", "key_frequencies",  # says when each emerged
+    "abruptness", "phase_shares", "descents", "slingshots", "kernel",
+    "key_frequencies",  # says when each emerged
 }  # fmt: skip
 OF_SEVERAL = {  # takes two checkpoints
     "drift", "plot_drift", "plot_trajectories", "step_geometry", "trajectory_embedding",

@@ -149,6 +149,23 @@ def detect_phases(
         ceiling = number("ceiling", ceiling, most=1, such_as="0.95")
     if measures is not None:
         measures = read_measures(measures)
+    found, source = run_or_logs(x, columns=columns, by=by, task=task, train_mask=train_mask)
+    return phases_of(found, source, measures=measures, limits=limits, ceiling=ceiling)
+
+
+def run_or_logs(
+    x: Subject | pd.DataFrame,
+    *,
+    columns: Columns | str | None = None,
+    by: By = None,
+    task: Task | None = None,
+    train_mask: Tensor | None = None,  # truth values, [n_inputs]
+    has: str = "phases",
+) -> tuple[Run | list[Log], str]:
+    """What was given, a run or the logs of one or several, and what messages call it.
+
+    `has` is what such things have, for the refusal of what is none.
+    """
     source = "the table"
     if isinstance(x, str | Path):
         source = str(x)
@@ -159,7 +176,7 @@ def detect_phases(
         found = logs_of(x, source, columns=columns_given(columns), by=by)
     elif not isinstance(x, Run | Snapshot | HookedModel | Module):
         raise InputError(
-            f"{named(x)} has no phases; give a run (gi.load(path)), its path, a snapshot, a model "
+            f"{named(x)} has no {has}; give a run (gi.load(path)), its path, a snapshot, a model "
             "with task=, or a DataFrame with a 'step' column and losses or accuracies."
         )
     else:
@@ -168,7 +185,7 @@ def detect_phases(
             raise InputError("columns= and by= are for logs and tables; leave them out for a run.")
     if isinstance(found, list) and (task is not None or train_mask is not None):
         raise InputError("task= and train_mask= are for models; leave them out for a log.")
-    return phases_of(found, source, measures=measures, limits=limits, ceiling=ceiling)
+    return found, source
 
 
 def _thresholds(given: Thresholds | Mapping[str, float] | None) -> Thresholds:
