@@ -31,10 +31,11 @@ from grokinterp.progress._figures import plot_emergence, plot_phases, plot_progr
 from grokinterp.sweeps._figures.page import sweep_page
 from grokinterp.sweeps._figures.phase_diagram import plot_phase_diagram
 from grokinterp.sweeps._figures.scaling import plot_scaling
+from grokinterp.training._figures import plot_balance
 
 __all__ = [
     "Figure", "circuitsvis_script", "comparison_page", "plot_ablation", "plot_attention",
-    "plot_attribution", "plot_circuit_graph", "plot_comparison", "plot_correctness",
+    "plot_attribution", "plot_balance", "plot_circuit_graph", "plot_comparison", "plot_correctness",
     "plot_embedding_circles", "plot_embedding_heat_map", "plot_embedding_spectrum",
     "plot_emergence", "plot_faithfulness", "plot_fourier_heat_map", "plot_information_path",
     "plot_key_frequencies", "plot_logits", "plot_neuron_clusters", "plot_neuron_fourier",

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial, wraps
 from inspect import Parameter, signature
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -212,6 +213,21 @@ def steps_of(x: Subject, step: int | Sequence[int] | str) -> list[int]:
     if not found:
         wrong = "is not a step" if isinstance(step, str) else "has no step"
         raise InputError(f"step={shown(step)} {wrong}; give a number, several, or 'all'.")
+    return found
+
+
+def rising_steps(run: Run, steps: Sequence[int] | str) -> list[int]:
+    """The checkpoints that `steps` asks for, which have to rise; -1 is the last."""
+    found = []
+    for step in steps_of(run, steps):
+        number = whole_number(step)
+        if number is None:
+            raise InputError(
+                f"step={shown(step)} is not a step; give a whole number, -1 for the last."
+            )
+        found.append(run.steps[-1] if number == -1 else number)
+    if any(later <= earlier for earlier, later in pairwise(found)):
+        raise InputError(f"steps={shown(steps)} do not rise; give checkpoints in order, each once.")
     return found
 
 
