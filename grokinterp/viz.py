@@ -17,7 +17,7 @@ from grokinterp.circuits._figures.neurons import (
     plot_neurons,
 )
 from grokinterp.comparison._figures import comparison_page, plot_comparison
-from grokinterp.encodings._figures import plot_pruning_curves
+from grokinterp.encodings._figures import plot_pruning_curves, plot_ranks
 from grokinterp.figures._figure import Figure
 from grokinterp.fourier._figures import (
     plot_embedding_heat_map,
@@ -40,6 +40,7 @@ __all__ = [
     "plot_emergence", "plot_faithfulness", "plot_fourier_heat_map", "plot_information_path",
     "plot_key_frequencies", "plot_logits", "plot_neuron_clusters", "plot_neuron_fourier",
     "plot_neuron_logit_spectrum", "plot_neurons", "plot_phase_diagram", "plot_phases",
-    "plot_progress", "plot_pruning_curves", "plot_scaling", "plot_trajectories", "sweep_page",
+    "plot_progress", "plot_pruning_curves", "plot_ranks", "plot_scaling", "plot_trajectories",
+    "sweep_page",
 ]  # fmt: skip
 __getattr__, __dir__ = room_names(__name__, __all__)

@@ -5,12 +5,12 @@ from grokinterp.encodings._sizes import (
     QuantizedSize,
     Sizes,
     compressed_bytes,
-    effective_rank,
     quantize,
     quantized_size,
     sizes,
 )
 from grokinterp.encodings.bases import Coordinates, coordinates
+from grokinterp.encodings.effective_ranks import Ranks, effective_rank, effective_ranks, ranks
 from grokinterp.encodings.pruning import (
     PruningOrder,
     magnitudes,
@@ -22,9 +22,9 @@ from grokinterp.encodings.pruning_curves import PruningCurve, compressibility, p
 from grokinterp.encodings.run_measures import features, observable_correlations
 
 __all__ = [
-    "Coordinates", "PruningCurve", "PruningOrder", "QuantizedSize", "Sizes", "compressed_bytes",
-    "compressibility", "coordinates", "effective_rank", "features", "magnitudes",
-    "observable_correlations", "prune", "pruning_curve", "pruning_order", "quantize",
-    "quantized_size", "sizes", "weight_names",
+    "Coordinates", "PruningCurve", "PruningOrder", "QuantizedSize", "Ranks", "Sizes",
+    "compressed_bytes", "compressibility", "coordinates", "effective_rank", "effective_ranks",
+    "features", "magnitudes", "observable_correlations", "prune", "pruning_curve", "pruning_order",
+    "quantize", "quantized_size", "ranks", "sizes", "weight_names",
 ]  # fmt: skip
 __getattr__, __dir__ = room_names(__name__, __all__)

@@ -1,14 +1,27 @@
-"""How much of a model can be pruned: accuracy against the fraction pruned."""
+"""How much of a model can be pruned, and of what rank its matrices are over training."""
 
 from collections.abc import Mapping
 from itertools import cycle
 from typing import Any
 
+from grokinterp.base.checks import word
 from grokinterp.base.errors import InputError
-from grokinterp.base.result import draws
+from grokinterp.base.result import draws, found_by
+from grokinterp.encodings.effective_ranks import DEFINITIONS, Ranks, ranks
 from grokinterp.encodings.pruning_curves import PruningCurve, pruning_curve
-from grokinterp.figures._figure import SERIES, Figure, at, checked, figure, plain
+from grokinterp.figures._figure import (
+    SERIES,
+    STEPS,
+    Figure,
+    at,
+    checked,
+    figure,
+    plain,
+    series,
+)
 from grokinterp.reading._load import Subject
+
+TICKS = [digit * 10**power for power in range(5) for digit in (1, 2, 5)]
 
 
 @draws(PruningCurve)
@@ -57,3 +70,36 @@ def plot_pruning_curves(
             showlegend=True,
         )
     return drawn
+
+
+@draws(Ranks)
+@found_by(ranks, Ranks)
+def plot_ranks(found: Ranks, *, definition: str = "entropy_rank") -> Figure:
+    """Effective rank of every matrix against step, on a log axis, by one of four definitions.
+
+    `definition` is a name of `effective_ranks`, which say how many singular values count; the hover
+    has min(m, n), the largest rank there could be. A matrix without a rank is not drawn.
+
+    >>> import grokinterp as gi
+    >>> drawn = gi.viz.plot_ranks(gi.load("mod31-small"), steps=[0, 2000, 10_000])
+    >>> [line.name for line in drawn.data]
+    ['W_E', 'W_U', 'W_in', 'W_out', 'W_out W_U']
+    """
+    checked(found, Ranks, "encodings.ranks")
+    word("definition", definition, DEFINITIONS)
+    drawn = figure("Effective ranks of the matrices", STEPS, definition.replace("_", " "))
+    drawn.update_yaxes(type="log", tickvals=TICKS)  # powers of ten alone are too far apart
+    for i, (name, rows) in enumerate(found.table().groupby("matrix", sort=False)):
+        known = rows[rows[definition].notna()]
+        if len(known):
+            drawn.add_scatter(
+                x=known["step"],
+                y=known[definition],
+                customdata=known["full_rank"],
+                name=plain(str(name)),
+                line=series(i),
+                mode="lines+markers",
+                marker={"size": 4},
+                hovertemplate="%{y:.4g} of %{customdata}",
+            )
+    return drawn.update_layout(hovermode="x unified", showlegend=True)

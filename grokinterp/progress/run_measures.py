@@ -13,7 +13,7 @@ measure_of_runs = partial(measure, scope="run", default=False)
 
 @measure_of_runs("balance", prefix="balance_")
 def _balance(run: Run) -> Columns:
-    """K / (lr x weight decay) from the largest norm to the end, and how the norm grew and shrank."""
+    """Fall of the norm, after its largest, over lr x weight decay; how it grew, and shrank."""
     found = balance(run)
     if found.peak_step == found.steps[-1]:
         raise InputError("the norm is largest at the last checkpoint, so that nothing shrinks it.")

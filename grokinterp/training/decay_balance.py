@@ -43,10 +43,10 @@ class Balance(Result):
     >>> found = gi.training.balance(gi.load("mod31-small"))
     >>> found.peak_step, round(found.grown, 2), round(found.shrunk, 2)
     (1000, 1.61, 0.75)
-    >>> found.table()[["step", "end", "norm", "ratio", "cos_shrinking"]].round(2).iloc[[4, 12, 24]]
+    >>> found.table()[["step", "end", "norm", "ratio", "cos_shrinking"]].round(2).iloc[[4, 13, 24]]
         step    end   norm  ratio  cos_shrinking
     4    200    300  24.79  -2.50          -0.36
-    12  2000   2250  26.40   0.24           0.53
+    13  2000   2250  26.40   0.24           0.53
     24  8000  10000  21.74   0.01           0.13
     >>> {name: round(x, 2) for name, x in found.over(1500, 3000).items() if "ratio" in name}
     {'ratio': 0.22, 'ratio_least': 0.14, 'ratio_most': 0.29}
