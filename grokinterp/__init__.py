@@ -78,11 +78,14 @@ MOVED["circuits"] = {"spread": "circuits.ablation_ratios"}
 MOVED["progress"] = {"read_csv_curves": "reading.read_log"}
 LATER.update(
     {
-        "measure": ("grokinterp.progress.run_measures", "grokinterp.encodings.run_measures"),
+        "measure": (
+            "grokinterp.progress.run_measures", "grokinterp.circuits.norms_of_clusters",
+            "grokinterp.encodings.run_measures",
+        ),
         "claim": ("grokinterp.comparison.manning_coe",),
         "log_format": ("grokinterp.reading.logs.table",),
     }
-)
+)  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

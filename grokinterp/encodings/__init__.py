@@ -10,7 +10,6 @@ from grokinterp.encodings._sizes import (
     sizes,
 )
 from grokinterp.encodings.bases import Coordinates, coordinates
-from grokinterp.encodings.effective_ranks import Ranks, effective_rank, effective_ranks, ranks
 from grokinterp.encodings.pruning import (
     PruningOrder,
     magnitudes,
@@ -19,6 +18,7 @@ from grokinterp.encodings.pruning import (
     weight_names,
 )
 from grokinterp.encodings.pruning_curves import PruningCurve, compressibility, pruning_curve
+from grokinterp.encodings.ranks_over_training import Ranks, effective_rank, effective_ranks, ranks
 from grokinterp.encodings.run_measures import features, observable_correlations
 
 __all__ = [

@@ -7,8 +7,8 @@ from typing import Any
 from grokinterp.base.checks import word
 from grokinterp.base.errors import InputError
 from grokinterp.base.result import draws, found_by
-from grokinterp.encodings.effective_ranks import DEFINITIONS, Ranks, ranks
 from grokinterp.encodings.pruning_curves import PruningCurve, pruning_curve
+from grokinterp.encodings.ranks_over_training import DEFINITIONS, Ranks, ranks
 from grokinterp.figures._figure import (
     SERIES,
     STEPS,

@@ -22,8 +22,8 @@ from grokinterp.base.errors import InputError
 from grokinterp.base.result import Result
 from grokinterp.circuits.ablation import Score, score
 from grokinterp.encodings.bases import as_matrix
-from grokinterp.encodings.effective_ranks import effective_rank
 from grokinterp.encodings.pruning import weight_names
+from grokinterp.encodings.ranks_over_training import effective_rank
 from grokinterp.fourier.basis import gini
 from grokinterp.models.architecture import Weights
 from grokinterp.reading._load import Subject, snapshot_of

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from grokinterp.base.errors import InputError
 from grokinterp.encodings._sizes import quantized_size, sizes_of
-from grokinterp.encodings.effective_ranks import ranks
 from grokinterp.encodings.pruning_curves import compressibility, learnt_steps, pruning_curve
+from grokinterp.encodings.ranks_over_training import ranks
 from grokinterp.fourier.localization import neuron_ipr
 from grokinterp.progress.measures import Columns, measure
 from grokinterp.progress.observables import (
