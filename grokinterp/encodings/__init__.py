@@ -10,6 +10,12 @@ from grokinterp.encodings._sizes import (
     sizes,
 )
 from grokinterp.encodings.bases import Coordinates, coordinates
+from grokinterp.encodings.circuit_efficiency import (
+    Efficiency,
+    EfficiencyFit,
+    efficiency,
+    efficiency_fit,
+)
 from grokinterp.encodings.pruning import (
     PruningOrder,
     magnitudes,
@@ -22,9 +28,10 @@ from grokinterp.encodings.ranks_over_training import Ranks, effective_rank, effe
 from grokinterp.encodings.run_measures import features, observable_correlations
 
 __all__ = [
-    "Coordinates", "PruningCurve", "PruningOrder", "QuantizedSize", "Ranks", "Sizes",
-    "compressed_bytes", "compressibility", "coordinates", "effective_rank", "effective_ranks",
-    "features", "magnitudes", "observable_correlations", "prune", "pruning_curve", "pruning_order",
-    "quantize", "quantized_size", "ranks", "sizes", "weight_names",
+    "Coordinates", "Efficiency", "EfficiencyFit", "PruningCurve", "PruningOrder", "QuantizedSize",
+    "Ranks", "Sizes", "compressed_bytes", "compressibility", "coordinates", "effective_rank",
+    "effective_ranks", "efficiency", "efficiency_fit", "features", "magnitudes",
+    "observable_correlations", "prune", "pruning_curve", "pruning_order", "quantize",
+    "quantized_size", "ranks", "sizes", "weight_names",
 ]  # fmt: skip
 __getattr__, __dir__ = room_names(__name__, __all__)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from grokinterp.base.errors import InputError
 from grokinterp.encodings._sizes import quantized_size, sizes_of
+from grokinterp.encodings.circuit_efficiency import efficiency
 from grokinterp.encodings.pruning_curves import compressibility, learnt_steps, pruning_curve
 from grokinterp.encodings.ranks_over_training import ranks
 from grokinterp.fourier.localization import neuron_ipr
@@ -174,6 +175,15 @@ def _fisher_pruning(run: Run) -> Columns:
 def _sizes(run: Run) -> Columns:
     """Gini coefficient of |weights|, mean effective rank of the matrices, compressed bytes."""
     return {**sizes_of(run.snapshot()), "bytes": quantized_size(run).compressed_bytes}
+
+
+@measure_of_runs("efficiency", prefix="efficiency_")
+def _efficiency(run: Run) -> Columns:
+    """Norm of the weights, mean centred logit of the right answer in training, norm / sqrt(it)."""
+    if run.train_mask is None:
+        raise InputError("nobody knows which rows were trained on, so there is no logit on them.")
+    (row,) = efficiency(run).rows
+    return {name: row[name] for name in ("norm", "logit", "normalized_norm")}
 
 
 @measure_of_runs("ranks", prefix="rank_")

@@ -160,6 +160,19 @@ def runs_of(
     return [run_of(one, task=task, train_mask=train_mask) for one in several]
 
 
+def named_runs(
+    runs: Subject | Sequence[Subject] | Mapping[str, Subject], **about: Any
+) -> dict[str, Run]:
+    """Runs by the names they are given, or by those of their folders."""
+    if isinstance(runs, Mapping):
+        return dict(zip(runs, runs_of(list(runs.values()), **about), strict=True))
+    several = runs_of(runs, **about)
+    named = {run.path.name: run for run in several}
+    if len(named) < len(several):
+        raise InputError("two runs have folders of one name; give a dict of names and runs.")
+    return named
+
+
 def snapshot_of(
     x: Subject,
     *,

@@ -238,7 +238,7 @@ def balance(
         notes = ["one checkpoint has a norm, and no rate: that takes two"]
     find, reason = _gradients(run) if truth("gradients", gradients) else (None, "")
     notes += [reason] if reason else []
-    names = _trained(run)
+    names = trained_names(run)
     norms, moves, slopes = [], [], []
     before: Weights | None = None
     for step in progress_bar(chosen, "balance", progress):
@@ -267,7 +267,7 @@ def balance(
     )
 
 
-def _trained(run: Run) -> list[str]:
+def trained_names(run: Run) -> list[str]:
     """Names of the parameters that training moves; without a recipe, of all parameters."""
     if run.recipe is not None:
         return run.architecture.trained(run.recipe.biases)
