@@ -3,7 +3,6 @@
 import math
 from functools import partial
 
-from grokinterp.base.errors import InputError
 from grokinterp.progress.measures import Columns, measure
 from grokinterp.runs.run import Run
 from grokinterp.training.decay_balance import balance
@@ -13,11 +12,15 @@ measure_of_runs = partial(measure, scope="run", default=False)
 
 @measure_of_runs("balance", prefix="balance_")
 def _balance(run: Run) -> Columns:
-    """Fall of the norm, after its largest, over lr x weight decay; how it grew, and shrank."""
+    """Fall of the norm, after its largest, over lr x weight decay; how it grew, and shrank.
+
+    The ratio is null where the norm is largest at the end, and where decay does not act by itself.
+    """
     found = balance(run)
-    if found.peak_step == found.steps[-1]:
-        raise InputError("the norm is largest at the last checkpoint, so that nothing shrinks it.")
-    ratio = found.over(found.peak_step, found.steps[-1])["ratio"]
-    if math.isnan(ratio):
-        raise InputError(f"{found.notes[0]}." if found.notes else "the norms are not finite.")
-    return {"ratio": ratio, "norm_grown": found.grown, "norm_shrunk": found.shrunk}
+    shrinks = found.peak_step < found.steps[-1]
+    ratio = found.over(found.peak_step, found.steps[-1])["ratio"] if shrinks else math.nan
+    return {
+        "ratio": None if math.isnan(ratio) else ratio,
+        "norm_grown": found.grown,
+        "norm_shrunk": found.shrunk,
+    }
