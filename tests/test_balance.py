@@ -187,6 +187,19 @@ class TestWhatCannotBeSaid:
         notes = gi.training.balance(diverged, **GIVEN).notes
         assert notes == ("weights of step 0 are not finite, so there is no norm",)
 
+    def test_a_module_that_cannot_be_differentiated_so_has_no_gradients(self):
+        """The statistics of a BatchNorm are no parameters, and ask for no gradient."""
+        net = torch.nn.Sequential(
+            torch.nn.Embedding(5, 4),
+            torch.nn.Flatten(),
+            torch.nn.BatchNorm1d(8),
+            torch.nn.Linear(8, 5),
+        )
+        mask = torch.arange(25) < 12
+        found = gi.training.balance(net, task=TASK, train_mask=mask, gradients=True)
+        assert found.notes[-1].startswith("no gradients: the module")
+        assert found.matrices == ("0.weight", "2.weight", "2.bias", "3.weight", "3.bias")
+
     def test_a_module_of_ones_own_has_one_too(self):
         net = torch.nn.Sequential(
             torch.nn.Embedding(5, 4), torch.nn.Flatten(), torch.nn.Linear(8, 5)

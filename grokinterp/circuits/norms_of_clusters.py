@@ -119,7 +119,7 @@ def cluster_norms(
     is that of its input weights (its column of W_in) and its output weights (its row of W_out, of
     an MLP that of the next layer) together, sqrt(in^2 + out^2); biases are left out.
 
-    Merrill et al. 2023 (arXiv 2303.11873, section 4) find that at the transition of sparse parity
+    Merrill et al. 2023 (arXiv 2303.11873) find that at the transition of sparse parity
     the few neurons of the generalising subnetwork grow in norm while the others decay; they find
     them by pruning. The clusters here are ours, of modular arithmetic. A ratio above 1 says which
     neurons are large, not that the answer needs them, nor which came first: the clusters are chosen

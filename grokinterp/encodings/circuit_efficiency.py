@@ -223,7 +223,7 @@ def efficiency(
     mirror is not trained on). `efficiency_fit` has p_mem ~ D^b of the first, the level p_gen of the
     second, and D_crit where they cross.
 
-    Varma et al. 2023 (arXiv 2309.02390, sections 3 and 5) predict grokking above D_crit and
+    Varma et al. 2023 (arXiv 2309.02390, section 5) predict grokking above D_crit and
     "ungrokking" below. What is learned also depends on the way there: a run may need more rows from
     its initial weights, and forget with fewer. It is one number of a norm: it does not say which
     circuit is there, and runs of random labels stand for the memorising part of others.
@@ -270,8 +270,8 @@ def _row(run: Run, step: int, exponent: float) -> dict[str, Any]:
         "test_acc": math.nan,
         "stands_for": NEITHER,
     }
-    if seen.train_mask is None:
-        return row
+    if seen.train_mask is None or run.architecture.missing:
+        return row  # without its module a run has weights alone
     logits, labels = seen.logits, seen.task.labels
     right = right_answers(logits, labels).double()
     train = seen.train_mask

@@ -206,7 +206,7 @@ def balance(
     norm k = 0; 1 - k / (lr wd) is the share of the decay that the loss cancels. lr is the mean rate
     of the interval, warm-up counted. The same holds for each matrix. Explanations by unopposed
     decay take k / (lr wd) for 1: the norm as exp(-wd t) in Liu et al. 2023 (Omnigrok, arXiv
-    2210.01117, section 4), a delay of log(alpha) / wd in Lyu et al. 2024 (arXiv 2311.18817).
+    2210.01117), a delay of log(alpha) / wd in Lyu et al. 2024 (arXiv 2311.18817).
 
     `cos_shrinking` = cos(theta' - theta, -theta) from one checkpoint to the next is 1 where all
     weights shrink alike, 0 where they move sideways. With `gradients`, `cos_gradient` =
@@ -239,7 +239,9 @@ def balance(
     find, reason = _gradients(run) if truth("gradients", gradients) else (None, "")
     notes += [reason] if reason else []
     names = trained_names(run)
-    norms, moves, slopes = [], [], []
+    norms: list[Tensor] = []
+    moves: list[Tensor] = []
+    slopes: list[Tensor] = []
     before: Weights | None = None
     for step in progress_bar(chosen, "balance", progress):
         every = {name: w.double() for name, w in run.weights(step).items()}
@@ -249,8 +251,13 @@ def balance(
             moved = {name: weights[name] - before[name] for name in names}
             moves.append(-_cosines(moved, before))
         if find is not None:
-            slope = find(every)
-            slopes.append(_cosines({name: slope[name] for name in names}, weights))
+            try:
+                slope = find(every)
+            except InputError as error:  # of a module that cannot be differentiated so
+                find, slopes = None, []
+                notes.append(f"no gradients: {str(error).rstrip('.')}")
+            else:
+                slopes.append(_cosines({name: slope[name] for name in names}, weights))
         before = weights
     if bad := [step for step, norm in zip(chosen, norms, strict=True) if not norm.isfinite().all()]:
         notes.append(f"weights of step {bad[0]} are not finite, so there is no norm")
