@@ -1,6 +1,7 @@
 """How the norm falls beside what weight decay alone would do."""
 
 import math
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -149,6 +150,21 @@ class TestWhatCannotBeSaid:
         given = gi.training.balance("ising-grokked", steps=[0, 1000], lr=1e-4, weight_decay=0.1)
         assert given.table().decay[0] == pytest.approx(1e-5)
         assert not given.notes
+
+    def test_a_constraint_moves_the_weights_too(self, descent, tmp_path):
+        @gi.updates.register_constraint("halved-in-tests")
+        @dataclass(frozen=True, kw_only=True)
+        class Halved(gi.updates.Constraint):
+            def constrained(self, weights, state):
+                return {name: w / 2 for name, w in weights.items()}
+
+        try:
+            recipe = descent.recipe.replace(constraint="halved-in-tests", steps=2)
+            found = gi.training.balance(gi.train(recipe, tmp_path / "halved", progress=False))
+        finally:
+            del gi.updates.CONSTRAINTS["halved-in-tests"]
+        assert found.notes == ("constraint='halved-in-tests' moves the weights, too",)
+        assert found.table().k[0] == pytest.approx(math.log(2))
 
     def test_without_a_recipe_both_numbers_have_to_be_given(self):
         run = at_steps(lambda first, step: first)

@@ -26,7 +26,6 @@ from grokinterp.updates.batches import warmup_share
 from grokinterp.updates.objectives import CrossEntropy
 
 WHOLE = "all"  # all trained parameters together, beside the names of single ones
-DECOUPLED = ("adamw", "sgd")  # of plain descent, added to the gradient is the same as decoupled
 LOGGED = ("update_loss", "update_decay", "cos_updates")  # by the training loop alone
 
 
@@ -298,16 +297,16 @@ def _decays(
         reason = "nobody knows how many updates lie between checkpoints"
     elif missing and recipe is None:
         reason = f"there is no recipe that says {' and '.join(missing)}: give lr= and weight_decay="
-    elif missing and recipe is not None and recipe.optimizer not in DECOUPLED:
+    elif missing and recipe is not None and not recipe.build("optimizer").decays_alone:
         reason = f"weight decay of optimizer={recipe.optimizer!r} is no shrinking by itself"
     else:
         rate = {name: getattr(recipe, name) if x is None else x for name, x in given.items()}
-        if rate["weight_decay"] == 0:
+        if not rate["weight_decay"]:
             reason = "there is no weight decay that the loss could cancel"
     gaps = list(pairwise(steps))
     if reason:
         return [math.nan] * len(gaps), [f"no ratio: {reason}"]
-    if recipe is not None and recipe.constraint != "none":
+    if recipe is not None and recipe.build("constraint").moves:
         notes.append(f"constraint={recipe.constraint!r} moves the weights, too")
     full = rate["lr"] * rate["weight_decay"]
     warming = recipe is not None and lr is None

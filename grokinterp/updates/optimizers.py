@@ -44,7 +44,8 @@ class Optimizer(Kind):
 
     Weight decay acts on every trained parameter, biases included. `elementwise` says that what
     becomes of a number depends on that number's own gradients and weights alone: then an ensemble
-    may hold all its members in one tensor.
+    may hold all its members in one tensor. `decays_alone` says that an update without a gradient
+    would multiply every weight by 1 - lr * weight_decay, keys that it then has.
 
     >>> from dataclasses import dataclass
     >>> import torch
@@ -62,6 +63,7 @@ class Optimizer(Kind):
     """
 
     elementwise: ClassVar[bool] = False
+    decays_alone: ClassVar[bool] = False
 
     @abstractmethod
     def build(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
@@ -91,6 +93,7 @@ class _Fused(Optimizer):
 class SGD(_Fused):
     """Gradient descent, without momentum; its weight decay is added to the gradient."""
 
+    decays_alone: ClassVar[bool] = True  # without momentum that is the same as decoupled decay
     torch_class: ClassVar[Callable[..., torch.optim.Optimizer]] = torch.optim.SGD
 
 
@@ -99,6 +102,7 @@ class SGD(_Fused):
 class AdamW(_Fused):
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019, arXiv 1711.05101)."""
 
+    decays_alone: ClassVar[bool] = True
     torch_class: ClassVar[Callable[..., torch.optim.Optimizer]] = torch.optim.AdamW
 
     betas: tuple[float, float] = key(
@@ -112,4 +116,5 @@ class AdamW(_Fused):
 class Adam(AdamW):
     """Adam (Kingma and Ba 2015), its weight decay coupled into the gradient (L2)."""
 
+    decays_alone: ClassVar[bool] = False
     torch_class: ClassVar[Callable[..., torch.optim.Optimizer]] = torch.optim.Adam
