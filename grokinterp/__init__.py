@@ -80,6 +80,7 @@ LATER.update(
     {
         "measure": (
             "grokinterp.progress.run_measures",
+            "grokinterp.circuits.norms_of_clusters",
             "grokinterp.geometry.weight_path",
             "grokinterp.geometry.tangent_kernel",
             "grokinterp.encodings.run_measures",
@@ -87,7 +88,7 @@ LATER.update(
         "claim": ("grokinterp.comparison.manning_coe",),
         "log_format": ("grokinterp.reading.logs.table",),
     }
-)
+)  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -16,6 +16,16 @@ from grokinterp.progress import MEASURES, measure
 from grokinterp.sweeps import RUN_MEASURES, measured
 from tests.made_runs import changed
 
+OUTCOME = [
+    "label", "t_train", "t_test", "memorization_step", "grok_step", "memorization_end",
+    "circuit_formation_end", "cleanup_end", "train_loss", "test_loss", "train_acc", "test_acc",
+    "test_acc_unmirrored", "best_test_acc", "key_frequencies", "note",
+]  # fmt: skip
+
+OF_ENCODINGS = [  # other rooms' are tested with the functions that they are of
+    name for name in RUN_MEASURES if MEASURES.home(name) == "grokinterp.encodings.run_measures"
+]
+
 
 @pytest.fixture(scope="module")
 def mlp(tmp_path_factory):
@@ -134,6 +144,23 @@ def test_every_group_has_the_values_of_its_function(kind, request):
             expected[f"r_{line.layer}_{line.observable}"] = line.median_r
             expected[f"r_{line.layer}_{line.observable}_weighted"] = line.weighted_r
         assert {"r_conv.0_energy", "r_hidden_magnetization_weighted"} <= expected.keys()
+    shrank = gi.training.balance(run)
+    window = shrank.over(shrank.peak_step, run.steps[-1]) if kind == "ising" else {"ratio": None}
+    expected |= {
+        "balance_ratio": window["ratio"],  # null where the norm only grew
+        "balance_norm_grown": shrank.grown,
+        "balance_norm_shrunk": shrank.shrunk,
+    }
+    for line in encodings.ranks(run, steps=[-1]).table().itertuples():
+        expected[f"rank_{line.matrix}"] = line.entropy_rank
+        expected[f"rank_{line.matrix}_squared"] = line.entropy_rank_squared
+    (norms,) = encodings.efficiency(run).rows
+    for name in ("norm", "logit", "normalized_norm"):
+        expected[f"efficiency_{name}"] = norms[name]
+    if modular:
+        ratio = gi.circuits.cluster_norms(run).table().ratio
+        expected["cluster_norm_ratio_start"] = ratio.iloc[0]
+        expected["cluster_norm_ratio_end"] = ratio.iloc[-1]
     assert {key: row[key] for key in row if key not in OUTCOME} == expected
 
 
@@ -154,7 +181,13 @@ def test_a_group_alone_has_its_columns_and_no_others(name, mlp):
         "fisher_pruning": ["c_fisher_softmax", "c_fisher_logits"],
         "sizes": ["gini_weights", "effective_rank", "bytes"],
         "features": ["ipr_input", "ipr_output"],
-    }
+        "balance": ["balance_ratio", "balance_norm_grown", "balance_norm_shrunk"],
+        "ranks": ["rank_W_U", "rank_W_U_squared", "rank_W_in", "rank_W_in_squared"],
+        "efficiency": [
+            "efficiency_norm", "efficiency_logit", "efficiency_normalized_norm"
+        ],
+        "cluster_norms": ["cluster_norm_ratio_start", "cluster_norm_ratio_end"],
+    }  # fmt: skip
     assert [key for key in measured(mlp, [name]) if key not in OUTCOME] == columns[name]
 
 

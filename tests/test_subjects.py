@@ -14,7 +14,7 @@ from grokinterp.figures._figure import Figure
 
 pytestmark = pytest.mark.shapes_unchecked  # their checks take longer than what is checked here
 
-ROOMS = ("fourier", "progress", "circuits", "geometry", "encodings")
+ROOMS = ("training", "fourier", "progress", "circuits", "geometry", "encodings")
 QUICK = {  # arguments, of functions that need some or take long without
     "ablate": {"placebos": 2},
     "faithfulness": {"placebos": 2},
@@ -29,6 +29,9 @@ QUICK = {  # arguments, of functions that need some or take long without
     "features": {"steps": [10_000]},
     "frequency_shares": {},
     "kernel": {"per_class": 2, "probes": 1, "sets": 1},
+    "balance": {"steps": [10_000]},
+    "ranks": {"steps": [10_000]},
+    "cluster_norms": {"steps": [10_000]},
     "plot_ablation": {"placebos": 2},
     "plot_faithfulness": {"placebos": 2},
     "plot_information_path": {"n_samples": 16},
@@ -39,6 +42,7 @@ OVER_TRAINING = {  # what looks at every checkpoint, of which a run has more tha
     "progress_measures", "detect_phases", "frequency_shares", "commutativity", "information_path",
     "abruptness", "phase_shares", "descents", "slingshots", "kernel",
     "key_frequencies",  # says when each emerged
+    "efficiency",  # has a row under the name of each run
 }  # fmt: skip
 OF_SEVERAL = {  # takes two checkpoints
     "drift", "plot_drift", "plot_trajectories", "step_geometry", "trajectory_embedding",
@@ -63,10 +67,11 @@ def analyses():
         for name in module.__all__:
             if takes_a_subject(function := getattr(module, name)):
                 found.setdefault(name, function)
-    return {name: f for name, f in found.items() if name not in WAVES}
+    return {name: f for name, f in found.items() if name not in WAVES | TRAINING}
 
 
 WAVES = {"transform", "transform_2d", "spectrum"}  # of tensors x
+TRAINING = {"verify"}  # which trains a run again: of recipes alone
 ANALYSES = analyses()
 FIGURES = {name: getattr(viz, name) for name in viz.__all__ if name.startswith("plot_")}
 

@@ -49,6 +49,7 @@ from grokinterp.circuits.neurons import (
     neuron_clusters,
     neuron_logit_directions,
 )
+from grokinterp.circuits.norms_of_clusters import ClusterNorms, cluster_norms
 from grokinterp.circuits.polynomials import (
     PolynomialFits,
     fitted_neurons,
@@ -61,13 +62,14 @@ standard_interventions = of_any_with_keys(standard.standard_interventions, neede
 
 __all__ = [
     "Ablation", "Algorithm", "Attention", "AttentionFits", "AttentionPatterns", "AttentionReadout",
-    "Attribution", "CircleIsolation", "CircuitGraph", "Circularity", "DistanceIrrelevance",
-    "Faithfulness", "GradientSymmetricity", "Intervention", "LogitForms", "NeuronClusters",
-    "NeuronLogitMap", "PaperTable", "PolynomialFits", "ablate", "ablation_ratios", "algorithm",
-    "attention", "attention_fits", "attention_patterns", "attention_readout", "attribution",
-    "circuit_graph", "circularity", "commutativity", "distance_irrelevance", "faithfulness",
-    "fitted_neurons", "fitted_patterns", "gradient_symmetricity", "hooks", "isolate_circles",
-    "logit_forms", "neuron_clusters", "neuron_logit_directions", "paper_table", "polynomial_fits",
-    "relu_regression", "standard_interventions",
+    "Attribution", "CircleIsolation", "CircuitGraph", "Circularity", "ClusterNorms",
+    "DistanceIrrelevance", "Faithfulness", "GradientSymmetricity", "Intervention", "LogitForms",
+    "NeuronClusters", "NeuronLogitMap", "PaperTable", "PolynomialFits", "ablate", "ablation_ratios",
+    "algorithm", "attention", "attention_fits", "attention_patterns", "attention_readout",
+    "attribution", "circuit_graph", "circularity", "cluster_norms", "commutativity",
+    "distance_irrelevance", "faithfulness", "fitted_neurons", "fitted_patterns",
+    "gradient_symmetricity", "hooks", "isolate_circles", "logit_forms", "neuron_clusters",
+    "neuron_logit_directions", "paper_table", "polynomial_fits", "relu_regression",
+    "standard_interventions",
 ]  # fmt: skip
 __getattr__, __dir__ = room_names(__name__, __all__)

@@ -5,12 +5,17 @@ from grokinterp.encodings._sizes import (
     QuantizedSize,
     Sizes,
     compressed_bytes,
-    effective_rank,
     quantize,
     quantized_size,
     sizes,
 )
 from grokinterp.encodings.bases import Coordinates, coordinates
+from grokinterp.encodings.circuit_efficiency import (
+    Efficiency,
+    EfficiencyFit,
+    efficiency,
+    efficiency_fit,
+)
 from grokinterp.encodings.pruning import (
     PruningOrder,
     magnitudes,
@@ -19,12 +24,14 @@ from grokinterp.encodings.pruning import (
     weight_names,
 )
 from grokinterp.encodings.pruning_curves import PruningCurve, compressibility, pruning_curve
+from grokinterp.encodings.ranks_over_training import Ranks, effective_rank, effective_ranks, ranks
 from grokinterp.encodings.run_measures import features, observable_correlations
 
 __all__ = [
-    "Coordinates", "PruningCurve", "PruningOrder", "QuantizedSize", "Sizes", "compressed_bytes",
-    "compressibility", "coordinates", "effective_rank", "features", "magnitudes",
+    "Coordinates", "Efficiency", "EfficiencyFit", "PruningCurve", "PruningOrder", "QuantizedSize",
+    "Ranks", "Sizes", "compressed_bytes", "compressibility", "coordinates", "effective_rank",
+    "effective_ranks", "efficiency", "efficiency_fit", "features", "magnitudes",
     "observable_correlations", "prune", "pruning_curve", "pruning_order", "quantize",
-    "quantized_size", "sizes", "weight_names",
+    "quantized_size", "ranks", "sizes", "weight_names",
 ]  # fmt: skip
 __getattr__, __dir__ = room_names(__name__, __all__)

@@ -1,14 +1,37 @@
-"""How much of a model can be pruned: accuracy against the fraction pruned."""
+"""How much of a model can be pruned, of what rank its matrices are, what norm its answers take."""
 
 from collections.abc import Mapping
 from itertools import cycle
+from math import isnan
 from typing import Any
 
+from grokinterp.base.checks import word
 from grokinterp.base.errors import InputError
-from grokinterp.base.result import draws
+from grokinterp.base.result import draws, found_by
+from grokinterp.encodings.circuit_efficiency import (
+    GENERALIZING,
+    MEMORIZING,
+    NEITHER,
+    Efficiency,
+    efficiency,
+)
 from grokinterp.encodings.pruning_curves import PruningCurve, pruning_curve
-from grokinterp.figures._figure import SERIES, Figure, at, checked, figure, plain
+from grokinterp.encodings.ranks_over_training import DEFINITIONS, Ranks, ranks
+from grokinterp.figures._figure import (
+    COLOURS,
+    SERIES,
+    STEPS,
+    Figure,
+    at,
+    checked,
+    figure,
+    plain,
+    series,
+)
 from grokinterp.reading._load import Subject
+
+MOST_SIZES = 10  # that all have a label on the axis
+TICKS = [digit * 10**power for power in range(5) for digit in (1, 2, 5)]
 
 
 @draws(PruningCurve)
@@ -57,3 +80,94 @@ def plot_pruning_curves(
             showlegend=True,
         )
     return drawn
+
+
+@draws(Ranks)
+@found_by(ranks, Ranks)
+def plot_ranks(found: Ranks, *, definition: str = "entropy_rank") -> Figure:
+    """Effective rank of every matrix against step, on a log axis, by one of four definitions.
+
+    `definition` is a name of `effective_ranks`, which say how many singular values count; the hover
+    has min(m, n), the largest rank there could be. A matrix without a rank is not drawn.
+
+    >>> import grokinterp as gi
+    >>> drawn = gi.viz.plot_ranks(gi.load("mod31-small"), steps=[0, 2000, 10_000])
+    >>> [line.name for line in drawn.data]
+    ['W_E', 'W_U', 'W_in', 'W_out', 'W_out W_U']
+    """
+    checked(found, Ranks, "encodings.ranks")
+    word("definition", definition, DEFINITIONS)
+    drawn = figure("Effective ranks of the matrices", STEPS, definition.replace("_", " "))
+    drawn.update_yaxes(type="log", tickvals=TICKS)  # powers of ten alone are too far apart
+    for i, (name, rows) in enumerate(found.table().groupby("matrix", sort=False)):
+        known = rows[rows[definition].notna()]
+        if len(known):
+            drawn.add_scatter(
+                x=known["step"],
+                y=known[definition],
+                customdata=known["full_rank"],
+                name=plain(str(name)),
+                line=series(i),
+                mode="lines+markers",
+                marker={"size": 4},
+                hovertemplate="%{y:.4g} of %{customdata}",
+            )
+    return drawn.update_layout(hovermode="x unified", showlegend=True)
+
+
+@draws(Efficiency)
+@found_by(efficiency, Efficiency)
+def plot_efficiency(found: Efficiency) -> Figure:
+    """Normalised norm of every run against its number of training rows, and the two fitted curves.
+
+    Dots are the runs of random labels that are memorised, those of true labels that generalise, and
+    those in neither fit. The vertical line is where the curves cross, shaded its 95 % interval.
+    Runs whose size or norm is not known are not drawn. Both axes are logarithmic.
+
+    >>> import grokinterp as gi
+    >>> drawn = gi.viz.plot_efficiency(gi.load("mod31-small"))
+    >>> [dots.name for dots in drawn.data]
+    ['generalising', 'generalising: mean']
+    """
+    checked(found, Efficiency, "encodings.efficiency")
+    fit, table = found.fit, found.table()
+    known = table[table["normalized_norm"].notna() & table["n_train"].notna()]
+    unit = f"norm / logit<sup>{found.exponent:g}</sup>"
+    drawn = figure("Norm that memorising and generalising take", "training rows (D)", unit)
+    sizes = sorted(known["n_train"].unique())
+    drawn.update_xaxes(type="log", tickvals=sizes if len(sizes) <= MOST_SIZES else TICKS)
+    drawn.update_yaxes(type="log")
+    for kind, name, colour in (
+        (MEMORIZING, "memorising random labels", COLOURS["train"]),
+        (GENERALIZING, "generalising", COLOURS["key"]),
+        (NEITHER, "in neither fit", COLOURS["other"]),
+    ):
+        if len(rows := known[known["stands_for"] == kind]):
+            drawn.add_scatter(
+                x=rows["n_train"],
+                y=rows["normalized_norm"],
+                mode="markers",
+                marker={"size": 9, "color": colour},
+                name=name,
+                customdata=[plain(str(run)) for run in rows["run"]],
+                hovertemplate="%{customdata}<br>D = %{x}, %{y:.4g}<extra></extra>",
+            )
+    ends = [sizes[0] / 1.1, sizes[-1] * 1.1] if sizes else []
+    curves = (
+        (f"memorising: D<sup>{fit.exponent:.2f}</sup>", fit.exponent, fit.p_mem, COLOURS["train"]),
+        ("generalising: mean", fit.p_gen, lambda size: fit.p_gen, COLOURS["key"]),
+    )
+    for name, number, curve, colour in curves:
+        if not isnan(number):
+            drawn.add_scatter(
+                x=ends, y=list(map(curve, ends)), mode="lines", name=name, line={"color": colour}
+            )
+    if not isnan(fit.d_crit):
+        drawn.add_vline(fit.d_crit, line={"dash": "dot", "width": 1.5, "color": COLOURS["test"]})
+        drawn.layout.shapes[-1].update(showlegend=True, name=f"crossing: D = {fit.d_crit:.0f}")
+    if not isnan(fit.d_low):
+        drawn.add_vrect(
+            fit.d_low, fit.d_high, fillcolor=COLOURS["test"], opacity=0.12, line_width=0,
+            layer="below",
+        )  # fmt: skip
+    return drawn.update_layout(hovermode="closest", showlegend=True)

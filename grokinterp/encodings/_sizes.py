@@ -14,15 +14,16 @@ from functools import partial
 
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from torch import Tensor
 
-from grokinterp.base.checks import finite, number, tensor, tensors, whole, word
+from grokinterp.base.checks import finite, number, tensors, whole, word
 from grokinterp.base.errors import InputError
 from grokinterp.base.result import Result
 from grokinterp.circuits.ablation import Score, score
 from grokinterp.encodings.bases import as_matrix
 from grokinterp.encodings.pruning import weight_names
+from grokinterp.encodings.ranks_over_training import effective_rank
 from grokinterp.fourier.basis import gini
 from grokinterp.models.architecture import Weights
 from grokinterp.reading._load import Subject, snapshot_of
@@ -36,25 +37,6 @@ METHODS: dict[str, Callable[[bytes], bytes]] = {
 }
 FEWEST_BITS, MOST_BITS = 2, 16
 SCALE_BYTES = 4  # the step of each tensor, a float32
-
-
-def effective_rank(matrix: Float[Tensor, "m n"]) -> float:
-    r"""exp(H) of the normalised singular values, p_i = s_i / sum s, H = - sum p_i log p_i.
-
-    From 1 to min(m, n), however small the values are. Roy and Vetterli 2007 (EUSIPCO); DeMoss et
-    al. 2024 (arXiv 2412.09810) follow it over grokking. InputError for a matrix of zeros, which has
-    none. It does not say which directions the network reads.
-
-    >>> round(effective_rank(torch.eye(3)), 6), round(effective_rank(torch.ones(3, 2)), 6)
-    (3.0, 1.0)
-    """
-    if not tensor("matrix", matrix, ndim=2).isfinite().all():
-        raise InputError("a matrix with entries that are not finite has no effective rank.")
-    singular = torch.linalg.svdvals(matrix.double())
-    if not singular.sum() > 0:
-        raise InputError("a matrix of zeros has no effective rank; leave it out.")
-    share = singular / singular.sum()
-    return float(torch.special.entr(share).sum().exp())
 
 
 def quantize(weights: Mapping[str, Tensor], *, bits: int) -> tuple[Weights, dict[str, float]]:

@@ -15,7 +15,9 @@ from torch import Tensor
 
 from grokinterp.base.errors import InputError
 from grokinterp.encodings._sizes import quantized_size, sizes_of
+from grokinterp.encodings.circuit_efficiency import efficiency
 from grokinterp.encodings.pruning_curves import compressibility, learnt_steps, pruning_curve
+from grokinterp.encodings.ranks_over_training import ranks
 from grokinterp.fourier.localization import neuron_ipr
 from grokinterp.progress.measures import Columns, measure
 from grokinterp.progress.observables import (
@@ -173,6 +175,28 @@ def _fisher_pruning(run: Run) -> Columns:
 def _sizes(run: Run) -> Columns:
     """Gini coefficient of |weights|, mean effective rank of the matrices, compressed bytes."""
     return {**sizes_of(run.snapshot()), "bytes": quantized_size(run).compressed_bytes}
+
+
+@measure_of_runs("efficiency", prefix="efficiency_")
+def _efficiency(run: Run) -> Columns:
+    """Norm of the weights, mean centred logit of the right answer in training, norm / sqrt(it)."""
+    if run.train_mask is None:
+        raise InputError("nobody knows which rows were trained on, so there is no logit on them.")
+    (row,) = efficiency(run).rows
+    return {name: row[name] for name in ("norm", "logit", "normalized_norm")}
+
+
+@measure_of_runs("ranks", prefix="rank_")
+def _ranks(run: Run) -> Columns:
+    """Effective ranks of W_E, W_U, W_in, W_out and W_out W_U: entropy of values, of squares."""
+    if not run.architecture.named:
+        raise InputError("matrices of a module have names of its own; gi.encodings.ranks has them.")
+    found: Columns = {}
+    for line in ranks(run, steps=[-1]).table().itertuples():
+        if "." not in (name := str(line.matrix)):
+            column = name.replace(" ", "_")
+            found |= {column: line.entropy_rank, f"{column}_squared": line.entropy_rank_squared}
+    return found
 
 
 @measure_of_runs("features")

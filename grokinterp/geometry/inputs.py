@@ -1,8 +1,7 @@
 """What a measure looks at: inputs, checkpoints, weights, and a model's logits on the inputs."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import pandas as pd
@@ -11,10 +10,10 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from grokinterp.base.checks import LARGEST_SEED, whole, word
-from grokinterp.base.errors import InputError, whole_number
+from grokinterp.base.errors import InputError
 from grokinterp.base.result import Result
 from grokinterp.models.architecture import Weights, all_finite
-from grokinterp.reading._load import steps_of
+from grokinterp.reading._load import rising_steps as rising_steps
 from grokinterp.runs._snapshot import Snapshot
 from grokinterp.runs.run import Run
 from grokinterp.tasks.task import Task
@@ -103,16 +102,3 @@ def exact_weights(run: Run, step: int) -> Weights:
     weights = run.architecture.parameters(run.weights(step))
     check_finite(weights, step)
     return {name: weight.double() for name, weight in weights.items()}
-
-
-def rising_steps(run: Run, steps: Sequence[int] | str) -> list[int]:
-    """The checkpoints that `steps` asks for, which have to rise; -1 is the last."""
-    found = []
-    for step in steps_of(run, steps):
-        number = whole_number(step)
-        if number is None:
-            raise InputError(f"step={step!r} is not a step; give a whole number, -1 for the last.")
-        found.append(run.steps[-1] if number == -1 else number)
-    if any(later <= earlier for earlier, later in pairwise(found)):
-        raise InputError(f"steps={steps!r} do not rise; give checkpoints in order, each once.")
-    return found

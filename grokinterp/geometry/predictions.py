@@ -9,7 +9,7 @@ numbered or scaled. From the distances of the checkpoints of several runs comes 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import pandas as pd
 import torch
@@ -19,7 +19,7 @@ from torch import Tensor
 from grokinterp.base.checks import finite, number, tensor, whole
 from grokinterp.base.errors import InputError
 from grokinterp.geometry.inputs import Sampled, check_finite, draw_inputs, rising_steps
-from grokinterp.reading._load import Subject, progress_bar, runs_of
+from grokinterp.reading._load import Subject, named_runs, progress_bar
 from grokinterp.runs.run import Run
 from grokinterp.tasks.task import Task
 
@@ -228,7 +228,7 @@ def trajectory_embedding(
     1  mod31-small   1000 -0.9
     2  mod31-small  10000 -0.9
     """
-    named = _named(runs, task=task, train_mask=train_mask)
+    named = named_runs(runs, task=task, train_mask=train_mask)
     if len(named) == 1 and len(next(iter(named.values())).steps) < 2:
         raise InputError("one checkpoint is no trajectory; give a run with several, or more runs.")
     first = next(iter(named.values()))
@@ -298,19 +298,6 @@ def stress_of(
         drawn += sign * (axis[:, None] - axis).square()
     missed = (distances - drawn.clamp(min=0).sqrt()).norm()
     return float(missed / distances.norm()) if bool(distances.any()) else 0.0
-
-
-def _named(
-    runs: Subject | Sequence[Subject] | Mapping[str, Subject], **about: Any
-) -> dict[str, Run]:
-    """Runs by the names they are given, or by those of their folders."""
-    if isinstance(runs, Mapping):
-        return dict(zip(runs, runs_of(list(runs.values()), **about), strict=True))
-    several = runs_of(runs, **about)
-    named = {run.path.name: run for run in several}
-    if len(named) < len(several):
-        raise InputError("two runs have folders of one name; give a dict of names and runs.")
-    return named
 
 
 def evenly(steps: Sequence[int], most: int) -> list[int]:

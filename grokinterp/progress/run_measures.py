@@ -4,6 +4,7 @@ Each is a measure of scope "run", as in the table of a sweep: a few numbers of a
 `gi.progress` gives whole. What cannot be said of a run is refused with its reason.
 """
 
+import math
 from functools import partial
 
 from grokinterp.base.errors import InputError
@@ -14,6 +15,7 @@ from grokinterp.progress._slingshots import Slingshots, slingshots
 from grokinterp.progress.measures import Columns, measure
 from grokinterp.progress.phases import PHASES
 from grokinterp.runs.run import Run
+from grokinterp.training.decay_balance import balance
 
 measure_of_runs = partial(measure, scope="run", default=False)
 
@@ -65,3 +67,19 @@ def _slingshots(run: Run) -> Columns:
     if not isinstance(found, Slingshots) or found.n is None:
         raise InputError(f"{found.notes[-1]}.")
     return {"n": found.n, "largest": found.largest, "largest_step": found.largest_at}
+
+
+@measure_of_runs("balance", prefix="balance_")
+def _balance(run: Run) -> Columns:
+    """Fall of the norm, after its largest, over lr x weight decay; how it grew, and shrank.
+
+    The ratio is null where the norm is largest at the end, and where decay does not act by itself.
+    """
+    found = balance(run)
+    shrinks = found.peak_step < found.steps[-1]
+    ratio = found.over(found.peak_step, found.steps[-1])["ratio"] if shrinks else math.nan
+    return {
+        "ratio": None if math.isnan(ratio) else ratio,
+        "norm_grown": found.grown,
+        "norm_shrunk": found.shrunk,
+    }

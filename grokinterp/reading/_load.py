@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial, wraps
 from inspect import Parameter, signature
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -159,6 +160,19 @@ def runs_of(
     return [run_of(one, task=task, train_mask=train_mask) for one in several]
 
 
+def named_runs(
+    runs: Subject | Sequence[Subject] | Mapping[str, Subject], **about: Any
+) -> dict[str, Run]:
+    """Runs by the names they are given, or by those of their folders."""
+    if isinstance(runs, Mapping):
+        return dict(zip(runs, runs_of(list(runs.values()), **about), strict=True))
+    several = runs_of(runs, **about)
+    named = {run.path.name: run for run in several}
+    if len(named) < len(several):
+        raise InputError("two runs have folders of one name; give a dict of names and runs.")
+    return named
+
+
 def snapshot_of(
     x: Subject,
     *,
@@ -212,6 +226,21 @@ def steps_of(x: Subject, step: int | Sequence[int] | str) -> list[int]:
     if not found:
         wrong = "is not a step" if isinstance(step, str) else "has no step"
         raise InputError(f"step={shown(step)} {wrong}; give a number, several, or 'all'.")
+    return found
+
+
+def rising_steps(run: Run, steps: Sequence[int] | str) -> list[int]:
+    """The checkpoints that `steps` asks for, which have to rise; -1 is the last."""
+    found = []
+    for step in steps_of(run, steps):
+        number = whole_number(step)
+        if number is None:
+            raise InputError(
+                f"step={shown(step)} is not a step; give a whole number, -1 for the last."
+            )
+        found.append(run.steps[-1] if number == -1 else number)
+    if any(later <= earlier for earlier, later in pairwise(found)):
+        raise InputError(f"steps={shown(steps)} do not rise; give checkpoints in order, each once.")
     return found
 
 

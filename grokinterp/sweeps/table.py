@@ -22,7 +22,7 @@ from grokinterp.base.paths import as_path, kind_at, reaching
 from grokinterp.encodings import run_measures as of_encodings  # noqa: F401 - registers them
 from grokinterp.fourier._key_frequencies import key_frequencies
 from grokinterp.models.architecture import all_finite
-from grokinterp.progress import run_measures as of_training  # noqa: F401 - registers them
+from grokinterp.progress import run_measures as of_progress  # noqa: F401 - registers them
 from grokinterp.progress.measures import MEASURES, Columns, checked_measures
 from grokinterp.progress.phases import phases_of_metrics
 from grokinterp.reading._load import RunOrPath, run_of

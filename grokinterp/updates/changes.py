@@ -67,6 +67,8 @@ class GradientFilter(Kind):
 class Constraint(Kind):
     """What the trained weights are brought back to after every update.
 
+    `moves` says that it may change them.
+
     >>> from dataclasses import dataclass
     >>> import torch
     >>> import grokinterp as gi
@@ -83,6 +85,7 @@ class Constraint(Kind):
     """
 
     elementwise: ClassVar[bool] = False  # as of an `Optimizer`
+    moves: ClassVar[bool] = True
 
     def start(self, weights: Mapping[str, Tensor]) -> State:
         """The state before the first update, such as the norms to be kept."""
@@ -119,6 +122,7 @@ class NoConstraint(Constraint):
     """The weights as they are."""
 
     elementwise: ClassVar[bool] = True
+    moves: ClassVar[bool] = False
 
     def constrained(self, weights: Mapping[str, Tensor], state: State) -> Mapping[str, Tensor]:
         """The same."""

@@ -54,9 +54,10 @@ class Optimizer(Kind):
     """How gradients become steps: a frozen dataclass with a method that builds torch's optimiser.
 
     Weight decay of ours acts on every trained parameter, biases included, unless
-    `decay_on="matrices"`. `elementwise` says that what
-    becomes of a number depends on that number's own gradients and weights alone: then an ensemble
-    may hold all its members in one tensor.
+    `decay_on="matrices"`. `elementwise` says that what becomes of a number depends on that number's
+    own gradients and weights alone: then an ensemble may hold all its members in one tensor.
+    `decoupled` says that without a gradient an update would multiply the weights of each of torch's
+    groups by 1 - lr * weight_decay, so that what the decay does can be told from the rest.
 
     >>> from dataclasses import dataclass
     >>> import torch
@@ -74,13 +75,21 @@ class Optimizer(Kind):
     """
 
     elementwise: ClassVar[bool] = False
-    # Whether a step is -lr (u + weight_decay w) with u of gradients alone: then dynamics.csv has
-    # what the loss and what the decay adds to it.
     decoupled: ClassVar[bool] = False
 
     def groups(self, weights: Mapping[str, Tensor]) -> Iterable[Tensor] | list[dict[str, Any]]:
         """What `build` is given: all weights, or torch's parameter groups of them, by name."""
         return weights.values()
+
+    def decays(self, weights: Mapping[str, Tensor]) -> dict[str, float]:
+        """Lr * weight_decay of each weight at the full rate, by the keys and the groups."""
+        own = {name: getattr(self, name, 0.0) for name in ("lr", "weight_decay")}
+        found = {}
+        for group in self.groups(weights):
+            rates = own | group if isinstance(group, dict) else own
+            for weight in group["params"] if isinstance(group, dict) else [group]:
+                found[id(weight)] = rates["lr"] * rates["weight_decay"]
+        return {name: found[id(weight)] for name, weight in weights.items()}
 
     @abstractmethod
     def build(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
