@@ -85,7 +85,7 @@ class TestHandMadeMargins:
         found = crossing(logistic(60), every=100)
         assert found.n_between == 2
         assert found.acceleration is found.threshold_share is None
-        assert "it takes 4 checkpoints from t10 to t90" in found.notes[-1]
+        assert "2 of the 4 checkpoints that it takes from t10 to t90" in found.notes[-1]
         assert found.rise("accuracy").width > 0  # what was seen is still said
 
     def test_it_is_the_definition(self):
@@ -220,7 +220,7 @@ class TestShippedRuns:
     def test_too_few_checkpoints_and_no_transition(self):
         few = abruptness("mlp113-grokked")
         assert few.acceleration is few.threshold_share is None
-        assert "there are 1" in few.notes[-1]
+        assert "1 of the 4 checkpoints" in few.notes[-1]
         assert few.probability_ratio > 1.4  # its softmax is not saturated
         steady = abruptness("mod113-steady")
         assert steady.acceleration is steady.mean_speed is None

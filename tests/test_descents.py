@@ -25,6 +25,12 @@ def log(*, low=2.0, peak=3.0, end=0.0, fitted=500, start=4.0):
     )  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def steady():
+    run = gi.load("mod113-steady")
+    return run, descents(run)
+
+
 class TestHandMadeCurves:
     def test_double_descent_meets_all_five(self):
         found = descents(log(), n_classes=50)
@@ -163,18 +169,18 @@ class TestShippedRuns:
         held = [getattr(found.loss, name) for name in CONDITIONS]
         assert held == [False, True, True, True]  # it starts far above ln 113
 
-    def test_mod113_steady_has_a_hump_too(self):
-        loss = descents("mod113-steady").loss
+    def test_mod113_steady_has_a_hump_too(self, steady):
+        loss = steady[1].loss
         assert (loss.start, loss.peak.value, loss.end) == pytest.approx(
             (4.73, 5.28, 0.042), abs=0.005
         )
         assert loss.peak.step == 90
 
-    def test_unmirrored_error_is_that_of_the_logits_or_of_measures(self):
-        run = gi.load("mod113-steady")
+    def test_unmirrored_error_is_that_of_the_logits_or_of_measures(self, steady):
+        run, found = steady
         seen = run.snapshot(1000)
         wrong = seen.logits.argmax(1) != seen.task.labels
-        error = descents(run).error.values.set_index("step").value
+        error = found.error.values.set_index("step").value
         assert error[1000] == pytest.approx(float(wrong[seen.unmirrored_rows].double().mean()))
         given = pd.DataFrame({"step": run.steps, "test_acc_unmirrored": 0.25})
         assert set(descents(run, measures=given).error.values.value) == {0.75}

@@ -131,7 +131,7 @@ def test_an_open_phase_is_named(small):
     run.metrics = small[0].metrics[small[0].metrics.step <= (2 * formed + cleaned) / 2]
     found = phase_shares(run)
     assert (found.label, found.ends) == ("grokked", None)
-    assert found.notes == ("no shares: the end of cleanup is not dated",)
+    assert found.notes[0] == "no shares: the end of cleanup is not dated"
 
 
 def test_steps_that_nobody_knows(monkeypatch):

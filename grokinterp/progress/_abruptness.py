@@ -339,8 +339,8 @@ def _dated(late: pd.DataFrame, every: pd.DataFrame, notes: list[str]) -> dict[st
     found |= {"spread": spread, "t_start": margin.t_start, "mean_speed": speed}
     if found["n_between"] < FEWEST_BETWEEN:  # type: ignore[operator]
         notes.append(
-            f"acceleration is undetermined: it takes {FEWEST_BETWEEN} checkpoints from t10 to t90 "
-            f"of accuracy, and there are {found['n_between']}"
+            f"acceleration is undetermined: {found['n_between']} of the {FEWEST_BETWEEN} "
+            "checkpoints that it takes from t10 to t90"
         )
         return found
     there = slope_at(steps, every["margin"].to_numpy(float), accuracy.t50)

@@ -124,7 +124,8 @@ def phase_shares(
     phases = detect_phases(run, measures=known)
     ends, reason = _ends(run, phases)
     if ends is None:
-        return PhaseShares(label=phases.label, ends=None, shares=(), notes=(reason,))
+        why = [x for x in phases.reasons if not x.startswith("key freq") and x not in reason]
+        return PhaseShares(label=phases.label, ends=None, shares=(), notes=(reason, *why))
     curves = read_curves(run.metrics, str(run.path))
     shares, notes = [], []
     for measure, column, change in LOOKED_AT:
@@ -167,10 +168,7 @@ def _ends(
     if phases.phases is None:
         return None, next((x for x in phases.reasons if "null" in x), "the phases are not dated")
     if len(phases.phases) < len(PHASES):
-        none = next((x for x in phases.reasons if x.startswith("no phases")), "")
-        return None, f"no shares: the run is {phases.label}, without three phases; {none}".rstrip(
-            "; "
-        )
+        return None, f"no shares: the run is {phases.label}, without three phases"
     first, second, third = phases.phases
     ends = (first.start, first.end, second.end, third.end)
     begin, one, two, three = ends

@@ -39,7 +39,7 @@ def _phase_shares(run: Run) -> Columns:
     """Which share of the rise of accuracy and of the fall of the log loss falls into each phase."""
     found = phase_shares(run)
     if found.ends is None:
-        raise InputError(f"{found.notes[-1]}.")
+        raise InputError(f"{found.notes[0]}.")
     unmirrored = any(each.measure == "test_acc_unmirrored" for each in found.shares)
     accuracy = "test_acc_unmirrored" if unmirrored else "test_acc"
     known = [each for each in found.shares if each.measure in (accuracy, "log_test_loss")]

@@ -63,11 +63,14 @@ def plot_abruptness(found: Abruptness) -> Figure:
     else:
         said = plain(textwrap.shorten(found.notes[-1] if found.notes else "", 90))
     drawn = figure(f"How abrupt is generalisation?<br>{said}", STEPS)
+    flips = found.flip_steps[found.n_flips > 0].numpy()
+    panels = ("share", "margin (nats)", "inputs")[: 2 + (len(flips) > 0)]
     drawn.set_subplots(
-        rows=3, cols=1, shared_xaxes=True, vertical_spacing=0.05, row_heights=[0.4, 0.4, 0.2]
-    )
+        rows=len(panels), cols=1, shared_xaxes=True, vertical_spacing=0.05,
+        row_heights=[0.4, 0.4, 0.2][: len(panels)],
+    )  # fmt: skip
     curves = found.curves
-    mode = "lines+markers" if len(curves) > 1 else "markers"
+    mode, size = ("lines+markers", 4) if len(curves) > 1 else ("markers", 9)
     for column, name, line in (
         ("accuracy", "accuracy", {"color": COLOURS["test"]}),
         ("correct_probability", "mean correct probability", {"color": SERIES[0], "dash": "dash"}),
@@ -77,7 +80,8 @@ def plot_abruptness(found: Abruptness) -> Figure:
         if column in curves:
             drawn.add_scatter(
                 x=curves["step"], y=curves[column], name=name, line=line, mode=mode,
-                marker={"size": 4}, hovertemplate="%{y:.4g}", row=1 + (column == "margin"), col=1,
+                marker={"size": size}, hovertemplate="%{y:.4g}",
+                row=1 + (column == "margin"), col=1,
             )  # fmt: skip
     over, under = (curves["margin"] + sign * curves["spread"] for sign in (1, -1))
     drawn.add_scatter(
@@ -86,7 +90,6 @@ def plot_abruptness(found: Abruptness) -> Figure:
         name="1 standard deviation", row=2, col=1,
     )  # fmt: skip
     drawn.add_hline(y=0, line={"width": 1, "color": COLOURS["other"]}, row=2, col=1)
-    flips = found.flip_steps[found.n_flips > 0].numpy()
     if len(flips):
         edges = np.linspace(found.steps[0], found.steps[-1], 101)
         counts, _ = np.histogram(flips, edges)
@@ -102,11 +105,11 @@ def plot_abruptness(found: Abruptness) -> Figure:
         )
         if (far := 3 * rise.t90) < found.steps[-1]:  # what comes later would squeeze it
             drawn.update_xaxes(range=[found.steps[0] - 0.02 * far, far])
-    for row, title in enumerate(("share", "margin (nats)", "inputs"), start=1):
+    for row, title in enumerate(panels, start=1):
         drawn.update_yaxes(title_text=title, row=row, col=1)
     drawn.update_yaxes(range=[-0.03, 1.03], row=1, col=1)
     drawn.update_xaxes(title_text=None)
-    drawn.update_xaxes(title_text=STEPS, row=3, col=1)
+    drawn.update_xaxes(title_text=STEPS, row=len(panels), col=1)
     return drawn.update_layout(hovermode="x unified", height=760)
 
 
