@@ -94,9 +94,32 @@ class TestMadeByHand:
              "update_decay": 2.0, "cos_updates": -0.5}
         )  # fmt: skip
         table = gi.training.balance(run).table()
-        assert table.update_loss[:2].tolist() == [2.0, 5.0]  # steps 5 and 10, then 20 and 30
+        # Of the updates from steps 0 and 5, then of those from 10, 20 and 30.
+        assert table.update_loss[:2].tolist() == [5.0, 13 / 3]
         assert table.update_decay[:2].tolist() == [2.0, 2.0]
         assert "update_loss" not in gi.training.balance(run).table("unembed.W_U")
+
+
+def test_where_matrices_alone_decay_the_rate_of_all_is_weighted(tmp_path):
+    recipe = gi.Recipe(
+        p=5, model="mlp", d_mlp=8, lr=0.05, weight_decay=0.5, decay_on="matrices", biases="all",
+        lr_schedule="linear", steps=8, checkpoints="every:4", log_every=1,
+    )  # fmt: skip
+    run = gi.train(recipe, tmp_path / "run", progress=False)
+    found = gi.training.balance(run)
+    shares = (1 - 1.5 / 8, 1 - 5.5 / 8)  # of lr, mean over updates 0 to 3 and 4 to 7
+    for place, share in enumerate(shares):
+        weights = run.weights(4 * place)
+        squares = {name: float(w.double().square().sum()) for name, w in weights.items()}
+        matrices = sum(x for name, x in squares.items() if ".W_" in name)
+        rate = 0.05 * 0.5 * share
+        assert found.table().decay[place] == pytest.approx(rate * matrices / sum(squares.values()))
+        assert found.table("unembed.W_U").decay[place] == pytest.approx(rate)
+        assert found.table("unembed.b_U").decay[place] == 0
+        assert math.isnan(found.table("unembed.b_U").ratio[place])
+    logged = run.dynamics.update_decay
+    assert found.table().update_decay[0] == pytest.approx(logged[:4].mean())
+    assert any("not all weights decay alike" in note for note in found.notes)
 
 
 @pytest.fixture(scope="module")

@@ -109,7 +109,7 @@ def test_every_group_has_the_values_of_its_function(kind, request):
     modular = isinstance(run.task, gi.ModularTask)
     before = {path: path.stat().st_mtime_ns for path in run.path.rglob("*")}
     stream = torch.random.get_rng_state()
-    row = measured(run, OF_ENCODINGS)
+    row = measured(run, [*OF_ENCODINGS, "balance", "cluster_norms"])
     assert before == {path: path.stat().st_mtime_ns for path in run.path.rglob("*")}
     assert torch.equal(stream, torch.random.get_rng_state())
     assert row["note"] == ""
@@ -171,7 +171,7 @@ def test_a_transformer_has_the_columns_of_modular_arithmetic(tiny_run):
     assert (row["ipr_input"], row["ipr_output"]) == (means["ipr_input"], means["ipr_output"])
 
 
-@pytest.mark.parametrize("name", OF_ENCODINGS)
+@pytest.mark.parametrize("name", [*OF_ENCODINGS, "balance", "cluster_norms"])
 def test_a_group_alone_has_its_columns_and_no_others(name, mlp):
     columns = {
         "compressibility": ["c", "prunable"],

@@ -206,9 +206,10 @@ def balance(
     Decoupled decay (AdamW: theta <- (1 - lr wd) theta - lr u) alone gives k = lr * wd, a stationary
     norm k = 0; 1 - k / (lr wd) is the share of the decay that the loss cancels. lr is the mean rate
     of the interval, by the schedule. The same holds for each matrix; where some weights decay less
-    than others, lr wd of all is the mean of theirs, each weighted by its squared norm. Explanations by unopposed
-    decay take k / (lr wd) for 1: the norm as exp(-wd t) in Liu et al. 2023 (Omnigrok, arXiv
-    2210.01117), a delay of log(alpha) / wd in Lyu et al. 2024 (arXiv 2311.18817).
+    than others, lr wd of all is the mean of theirs, each weighted by its squared norm.
+    Explanations by unopposed decay take k / (lr wd) for 1: the norm as exp(-wd t) in Liu et al.
+    2023 (Omnigrok, arXiv 2210.01117), a delay of log(alpha) / wd in Lyu et al. 2024 (arXiv
+    2311.18817).
 
     `cos_shrinking` = cos(theta' - theta, -theta) from one checkpoint to the next is 1 where all
     weights shrink alike, 0 where they move sideways. With `gradients`, `cos_gradient` =
