@@ -170,7 +170,7 @@ def test_members_are_ordinary_runs(tiny, tmp_path):
         assert run.recipe == recipe
         assert run.manifest.environment["ensemble"] == 2
         assert sorted(path.name for path in run.path.iterdir()) == [
-            "metrics.csv", "run.json", "split.safetensors", "weights",
+            "dynamics.csv", "metrics.csv", "run.json", "split.safetensors", "weights",
         ]  # fmt: skip
         alone = gi.train(recipe, tmp_path / f"alone{recipe.seed}")
         assert run.steps == alone.steps

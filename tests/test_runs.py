@@ -23,7 +23,7 @@ def copy(tiny_run, tmp_path):
 def test_a_run_has_the_documented_files(tiny_run):
     names = {str(path.relative_to(tiny_run.path)) for path in tiny_run.path.rglob("*.*")}
     assert names == {
-        "run.json", "split.safetensors", "metrics.csv",
+        "run.json", "split.safetensors", "metrics.csv", "dynamics.csv",
         *(f"weights/step_{step:08d}.safetensors" for step in (0, 20, 40, 60)),
     }  # fmt: skip
     content = json.loads((tiny_run.path / "run.json").read_text())

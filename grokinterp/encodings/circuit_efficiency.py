@@ -162,8 +162,12 @@ class Efficiency(Result):
 
     @property
     def p_mem_exponent(self) -> float:
-        """B of p_mem ~ D^b; NaN with runs of fewer than two sizes."""
+        """The exponent b of p_mem ~ D^b; NaN with runs of fewer than two sizes."""
         return self.fit.exponent
+
+    def p_mem(self, size: float) -> float:
+        """The normalised norm that memorising so many training rows takes, by the power law."""
+        return self.fit.p_mem(size)
 
     @property
     def p_gen(self) -> float:

@@ -102,8 +102,8 @@ def phase_shares(
 
     With `measures`, the table of `gi.progress_measures(run)`, there are shares of restricted and
     trig loss from their peaks, and of excluded loss from its trough to its next peak; and nothing
-    is computed again. Nanda et al. 2023 (arXiv
-    2301.05217, section 5) name the phases; shares of them are this package's own.
+    is computed again. Nanda et al. 2023 (arXiv 2301.05217, section 5) name the phases; shares of
+    them are this package's own.
 
     The boundaries are bends of the loss curves, so log test loss agrees with them by construction.
     Unmirrored accuracy does not, and measures disagree: none of them is "the" transition. For a run
