@@ -885,6 +885,97 @@ encodings.trajectory_embedding([run], dimensions="3")
 encodings.trajectory_embedding([run], most=1)
 encodings.trajectory_embedding({3: run})  # result
 
+## Why so late
+gi.Recipe(objective="mse2")
+gi.Recipe(objective=["mse"])
+gi.Recipe(objective="hinge", margin="wide")
+gi.Recipe(objective="hinge", margin=-1)
+gi.Recipe(output_scale=0)
+gi.Recipe(output_scale=float("inf"))
+gi.Recipe(gradient_filter="ema", filter_alpha=2)
+gi.Recipe(gradient_filter="ma", filter_window=0)
+gi.Recipe(gradient_filter="ma", filter_window=BIG)
+gi.Recipe(gradient_filter="ma", filter_alpha=0.5)
+gi.Recipe(orthogonal_gradients="yes")
+gi.Recipe(clip_norm=-1)
+gi.Recipe(clip_norm=float("nan"))
+gi.Recipe(norm_clamp="glob")
+gi.Recipe(norm_clamp=True)
+gi.Recipe(norm_clamp="layer", clamp_to=0)
+gi.Recipe(norm_clamp="layer", clamp_from=1.5)
+gi.Recipe(clamp_to=2)
+gi.Recipe(optimizer="muon", momentum=2)
+gi.Recipe(optimizer="muon", decay_on="biases")
+gi.Recipe(lr_schedule="cosin")
+gi.Recipe(lr_schedule="cosine", lr_end=-0.1)
+gi.Recipe(label_noise=1.5)
+gi.Recipe(label_noise="some")
+gi.Recipe(p=7, label_noise=0.5).build_task().labels  # result
+gi.Recipe(start=5)
+gi.Recipe(start_step=-2)
+gi.train(recipe.replace(start="nowhere"), new)
+gi.train(recipe.replace(start=str(run.path), start_step=7), new)
+gi.train(recipe.replace(start=str(run.path), d_mlp=9), new)
+gi.train(recipe.replace(start=str(run.path), norm_clamp="global", steps=2), new)  # result
+training.balance(5)
+training.balance(run, steps="some")
+training.balance(run, steps=[20, 0])
+training.balance(run, lr="fast")
+training.balance(run, weight_decay=-1)
+training.balance(run, gradients="yes")
+training.balance(run).over(0, 7)
+training.balance(run).over(20, 0)
+training.balance(run).table("W_Q")
+training.balance(snap)  # result
+training.balance(ising, gradients=True)  # result
+gi.geometry.drift(snap)
+gi.geometry.drift(run, window=5)
+gi.geometry.drift(run, window=(20, 0))
+gi.geometry.drift(run, window=("a", "b"))
+gi.geometry.drift(run, window=(1, 5))
+gi.geometry.drift(run, window=(0, 40))  # result
+gi.geometry.kernel(run, rows="some")
+gi.geometry.kernel(run, classes=0)
+gi.geometry.kernel(run, per_class=10**9, probes=1, sets=1)  # result
+gi.geometry.kernel(run, probes="two")
+gi.geometry.kernel(run, sets=0)
+gi.geometry.kernel(run, seed=-1)
+gi.geometry.kernel(run, steps=[40, 0])
+gi.geometry.kernel(run, per_class=1, probes=1)  # result
+gi.geometry.centred_alignment(torch.eye(2), torch.eye(3))
+encodings.ranks(run, steps=BIG)
+encodings.ranks("nowhere")
+encodings.ranks(ising)  # result
+encodings.effective_ranks(torch.zeros(2, 2))
+encodings.effective_ranks("matrix")
+encodings.efficiency([])
+encodings.efficiency([run, run])
+encodings.efficiency(run, exponent="half")
+encodings.efficiency(run)  # result
+encodings.efficiency_fit([1, 2], [1], [1])
+encodings.efficiency_fit([0, 2], [1, 2], [1])
+circuits.cluster_norms(run, steps="some")
+circuits.cluster_norms(ising)
+circuits.cluster_norms(run)  # result
+progress.abruptness(run, rows="some")
+progress.abruptness(run, after=-1)
+progress.abruptness(run)  # result
+progress.abruptness_of_margins([[1.0]], [0])
+progress.abruptness_of_margins(torch.zeros(2, 3), [1, 0])
+progress.abruptness_of_margins(torch.full((2, 3), torch.nan), [0, 1])
+progress.phase_shares("nowhere.csv")
+progress.phase_shares(run, measures=5)
+progress.phase_shares(run)  # result
+progress.descents(7)
+progress.descents(log, n_classes=1)
+progress.descents(log, task=task)
+progress.descents(log)  # result
+progress.slingshots(log, times=0.5)
+progress.slingshots(log, columns={"step": "nothing"})
+progress.slingshots(log)  # result
+viz.plot_balance(run, matrix="W")
+viz.plot_ranks(run, definition="rank")
+viz.plot_descents(5)
 ## gi.viz
 viz.plot_phases(log)  # result
 viz.plot_progress(log.assign(train_loss="x"))
