@@ -3,6 +3,7 @@
 import copy
 import math
 from collections import deque
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -173,6 +174,16 @@ def test_grokfast_is_its_definition_over_200_steps(runs):
     assert not any(torch.allclose(expected[n], w, atol=1e-3) for n, w in unfiltered.items())
 
 
+@pytest.mark.parametrize("name", ["ema", "ma"])
+def test_a_weight_may_have_any_name_in_a_filter(name):
+    filter_ = gi.Recipe(gradient_filter=name, filter_lambda=1).build("gradient_filter")
+    weights = {"updates": torch.zeros(2, 3)}
+    state = filter_.start(weights)
+    expected = torch.full((2, 3), 2.0 if name == "ema" else 1.0)
+    gradients = {"updates": torch.ones(2, 3)}
+    assert torch.equal(filter_.filtered(gradients, state)["updates"], expected)
+
+
 def test_filters_have_the_defaults_of_the_paper():
     ema, ma = gi.Recipe(gradient_filter="ema"), gi.Recipe(gradient_filter="ma")
     assert (ema.filter_alpha, ema.filter_lambda) == (0.98, 2.0)
@@ -200,6 +211,11 @@ def test_what_is_left_of_a_gradient_is_perpendicular_and_as_long():
     assert all(torch.equal(g[n], before[n]) for n in g)
     zero = {"b": torch.zeros(3)}
     assert torch.equal(perpendicular({"b": torch.ones(3)}, zero)["b"], torch.ones(3))
+    # Along the weights rounding is all that is left, which is not to be scaled up.
+    for shape in [(1,)] * 100 + [(10,)] * 10:
+        w = torch.randn(shape, generator=generator)
+        along = -0.3 * w * torch.rand((), generator=generator)
+        assert not perpendicular({"b": along}, {"b": w})["b"].any()
 
 
 def test_a_perpendicular_update_of_plain_descent_has_nothing_along_the_weights(runs):
@@ -339,6 +355,18 @@ def test_rates_follow_their_schedule(schedule, runs):
     assert np.allclose([rate_share(run.recipe, s) for s in range(30)], expected)
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_numbers_beyond_float32_diverge_or_are_refused(optimizer, tmp_path):
+    recipe = SMALL.replace(optimizer=optimizer, weight_decay=1e300, decay_on="matrices")
+    with pytest.raises(gi.InputError, match="diverged"):
+        gi.train(recipe, tmp_path / "run", progress=False)
+    for keys in ({"gradient_filter": "ema", "filter_lambda": 1e300},
+                 {"gradient_filter": "ma", "filter_lambda": 1e300},
+                 {"optimizer": "muon", "lr": 1e300}):  # fmt: skip
+        with pytest.raises(gi.InputError, match=r"at most 1e\+30"):
+            gi.Recipe(**keys)
+
+
 # Dynamics
 
 
@@ -426,6 +454,29 @@ def test_wrong_labels_are_those_that_are_trained_on(runs):
     assert table.train_acc.tolist() == run.metrics.train_acc.iloc[[0, -1]].tolist()
     other = SMALL.replace(label_noise=0.25, data_seed=1).build_task()
     assert not torch.equal(other.labels, run.task.labels)
+
+
+def test_noise_builds_a_task_as_its_class_does():
+    """What `__post_init__` sets and is no field is there as well."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Bits(gi.tasks.TableTask):
+        bits: int = 4
+        n_classes = 2
+
+        def __post_init__(self):
+            object.__setattr__(self, "all", torch.arange(2**self.bits))
+
+        def inputs(self):
+            return (self.all[:, None] >> torch.arange(self.bits)).float() % 2
+
+        def answers(self):
+            return self.all % 2
+
+    task = Bits(bits=3)
+    noisy = gi.tasks.with_label_noise(task, torch.arange(6), 0.5, seed=0)
+    assert torch.equal(noisy.model_inputs, task.model_inputs)
+    assert int((noisy.labels != task.labels).sum()) == 3
 
 
 # What was there before

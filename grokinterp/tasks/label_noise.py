@@ -45,9 +45,9 @@ def with_label_noise(task: Task, rows: Int[Tensor, " n_train"], share: float, *,
     labels = task.labels.clone()
     labels[wrong] = (labels[wrong] + away) % task.n_classes
     made: Task = object.__new__(_noisy(type(task)))  # type: ignore[arg-type]
-    vars(made).update(task.fields_given())
     about = f"{task.title}, {n_wrong} of {len(rows)} training labels wrong"
     vars(made)["_noise"] = _Noise(task, labels, about, (rows, share, seed))
+    made.__init__(**task.fields_given())  # type: ignore[misc]  # sets what is no field too
     return made
 
 
