@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from grokinterp.base.errors import InputError
 from grokinterp.base.keys import key
 from grokinterp.tasks.task import Task
 
@@ -85,6 +86,15 @@ class _NoisyLabels:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _again, (self._noise.clean, *self._noise.drawn)
+
+
+def refuse_wrong_labels(task: Task) -> None:
+    """InputError for wrong labels, which a run keeps by the recipe that draws them, or not."""
+    if isinstance(task, _NoisyLabels):
+        raise InputError(
+            f"the task is {task.title}, which no recipe draws, so they could not be read again; "
+            "train by gi.Recipe(label_noise=...), or give the task without them."
+        )
 
 
 def _again(task: Task, rows: Tensor, share: float, seed: int) -> Task:
