@@ -39,6 +39,7 @@ from grokinterp.runs.manifest import (
     weights_file,
 )
 from grokinterp.runs.metrics import DYNAMICS_COLUMNS, columns_of, csv_header, csv_line
+from grokinterp.tasks.label_noise import refuse_wrong_labels
 from grokinterp.tasks.task import Task
 
 WEIGHTS = "weights/"  # how the names of weights begin in a state to go on from
@@ -99,6 +100,8 @@ class RunWriter:
         With `restart`, the folder may hold the beginning of the same run, cut off before its first
         save.
         """
+        if recipe is None:
+            refuse_wrong_labels(task)
         begun = restart and (folder / RUN_JSON).exists()
         ours = (
             RUN_JSON,

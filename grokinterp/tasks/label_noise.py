@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from grokinterp.base.errors import InputError
 from grokinterp.base.keys import key
 from grokinterp.tasks.task import Task
 
@@ -45,9 +46,9 @@ def with_label_noise(task: Task, rows: Int[Tensor, " n_train"], share: float, *,
     labels = task.labels.clone()
     labels[wrong] = (labels[wrong] + away) % task.n_classes
     made: Task = object.__new__(_noisy(type(task)))  # type: ignore[arg-type]
-    vars(made).update(task.fields_given())
     about = f"{task.title}, {n_wrong} of {len(rows)} training labels wrong"
     vars(made)["_noise"] = _Noise(task, labels, about, (rows, share, seed))
+    made.__init__(**task.fields_given())  # type: ignore[misc]  # sets what is no field too
     return made
 
 
@@ -85,6 +86,15 @@ class _NoisyLabels:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _again, (self._noise.clean, *self._noise.drawn)
+
+
+def refuse_wrong_labels(task: Task) -> None:
+    """InputError for wrong labels, which a run keeps by the recipe that draws them, or not."""
+    if isinstance(task, _NoisyLabels):
+        raise InputError(
+            f"the task is {task.title}, which no recipe draws, so they could not be read again; "
+            "train by gi.Recipe(label_noise=...), or give the task without them."
+        )
 
 
 def _again(task: Task, rows: Tensor, share: float, seed: int) -> Task:

@@ -54,7 +54,9 @@ class Watched:
         if len(set(each)) == 1:
             return each[0]
         pairs = zip(each, self._weights.values(), strict=True)
-        return torch.cat([w.new_full((w.numel() // self._members,), rate) for rate, w in pairs])
+        return torch.cat(
+            [w.new_tensor(rate).expand(w.numel() // self._members) for rate, w in pairs]
+        )
 
     @staticmethod
     def _row(ww: float, gg: float, gw: float, *updates: float) -> Iterator[tuple[str, float]]:

@@ -36,7 +36,8 @@ NUMBERS = {"bool": torch.bool, "int": torch.int64, "float": torch.float64}
 class Learner:
     """The weights of one or more members, and what every update and every log needs of them."""
 
-    def __init__(self, recipes: Sequence[Recipe], device: str) -> None:
+    def __init__(self, recipes: Sequence[Recipe], device: str, *, going_on: bool = False) -> None:
+        """At step 0, or where they are `going_on`, about to get the states of a later one."""
         first, n = recipes[0], len(recipes)
         self._architecture, self._objective = first.architecture(), objective_of(first)
         self.tasks = [recipe.build_task() for recipe in recipes]
@@ -50,7 +51,7 @@ class Learner:
         self._rows: list[Tensor] = []
         self._gradients: Gradients = lambda weights: {}
         names = self._architecture.trained(first.biases)
-        initial = [initial_weights(each) for each in recipes]
+        initial = [random_weights(x) if going_on else initial_weights(x) for x in recipes]
         self.weights: Weights = {}  # of several, stacked; updated in place
         for name in initial[0]:
             each = [weights[name].to(device) for weights in initial]
@@ -129,6 +130,12 @@ class Learner:
             update.load(states)
 
 
+def random_weights(recipe: Recipe) -> Weights:
+    """The weights that the seed of a recipe draws."""
+    architecture = recipe.architecture()
+    return architecture.initial(seed=recipe.seed, rule=recipe.init, scale=recipe.init_scale)
+
+
 def initial_weights(recipe: Recipe) -> Weights:
     """The weights that a recipe starts from: random ones, or those of another run.
 
@@ -136,7 +143,7 @@ def initial_weights(recipe: Recipe) -> Weights:
     """
     architecture = recipe.architecture()
     if not recipe.start:
-        return architecture.initial(seed=recipe.seed, rule=recipe.init, scale=recipe.init_scale)
+        return random_weights(recipe)
     run = load(recipe.start)
     found = run.weights(recipe.start_step)
     try:

@@ -137,10 +137,11 @@ class Session:
         environment = current_environment(device=device)
         if ensemble:
             environment = {**environment, "ensemble": len(members)}
-        self.learner = Learner(recipes, device)
+        saved = _read_states(folders) if resume else None
+        self.learner = Learner(recipes, device, going_on=saved is not None)
         self.latest: list[Metrics] = []
         self.step = 0
-        if resume and (saved := _read_states(folders)) is not None:
+        if saved is not None:
             self.step, states = saved
             self.learner.load_states(states)
             there = environment if self.step < self.recipe.steps else None

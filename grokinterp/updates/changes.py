@@ -24,6 +24,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from grokinterp.base.keys import Kind, key, registers
@@ -159,7 +160,9 @@ def perpendicular(
         g, w = gradient.double(), weights[name].double()  # float32 leaves 1e-7 of w.g, of a sum
         left = g - (w * g).sum() / ((w * w).sum() + 1e-30) * w
         left = left - (w * left).sum() / ((w * w).sum() + 1e-30) * w  # what rounding has left
-        found[name] = (left * (g.norm() / (left.norm() + 1e-30))).to(gradient.dtype)
+        real = left.norm() > torch.finfo(gradient.dtype).eps * g.norm()
+        times = torch.where(real, g.norm() / (left.norm() + 1e-30), 0.0)
+        found[name] = (left * times).to(gradient.dtype)
     return found
 
 

@@ -15,7 +15,8 @@ from torch import Tensor
 from grokinterp.base.keys import key
 from grokinterp.updates.changes import GradientFilter, State, register_gradient_filter
 
-_UPDATES = "updates"  # how many there have been
+ADDED = "how much of the average is added to a gradient"
+_UPDATES = ".updates"  # how many there have been; no weight has a name that begins with a dot
 
 
 @register_gradient_filter("ema")
@@ -35,7 +36,7 @@ class GrokfastEMA(GradientFilter):
 
     elementwise: ClassVar[bool] = True
     filter_alpha: float = key(0.98, least=0, most=1, help="the memory of the average of gradients")
-    filter_lambda: float = key(2.0, least=0, help="how much of the average is added to a gradient")
+    filter_lambda: float = key(2.0, least=0, most=1e30, help=ADDED)
 
     def start(self, weights: Mapping[str, Tensor]) -> State:
         """No updates yet, and an average of none."""
@@ -69,7 +70,7 @@ class GrokfastMA(GradientFilter):
     """
 
     filter_window: int = key(100, least=1, most=10_000, help="how many gradients are averaged")
-    filter_lambda: float = key(5.0, least=0, help="how much of the average is added to a gradient")
+    filter_lambda: float = key(5.0, least=0, most=1e30, help=ADDED)
 
     def start(self, weights: Mapping[str, Tensor]) -> State:
         """No updates yet, and an empty window."""

@@ -45,7 +45,7 @@ class Muon(Optimizer):
     """
 
     decoupled: ClassVar[bool] = True
-    lr: float = key(0.02, help="the learning rate of hidden matrices", above=0,
+    lr: float = key(0.02, help="the learning rate of hidden matrices", above=0, most=1e30,
                     synonyms=("learning_rate",))  # fmt: skip
     weight_decay: float = key(1.0, help="weight decay", least=0, synonyms=("wd",))
     decay_on: DecayOn = key("all", help=DECAY_ON)  # noqa: RUF009
