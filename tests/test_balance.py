@@ -208,6 +208,7 @@ class TestWhatCannotBeSaid:
         assert found.table().cos_gradient[0] < -0.99
         assert found.notes == ("one checkpoint has a norm, and no rate: that takes two",)
         assert "step" in str(found)
+        assert [line.name for line in found.plot().data] == ["norm", "cos: gradient with weights"]
 
     def test_steps_that_nobody_knows_date_nothing(self):
         run = at_steps(lambda first, step: {n: w / (1 + step) for n, w in first.items()})

@@ -160,7 +160,9 @@ class TestRuns:
         (row,) = efficiency(bare).rows
         assert row["norm"] == pytest.approx(efficiency(run).rows[0]["norm"])
         assert [math.isnan(row[x]) for x in ("n_train", "logit", "normalized_norm")] == [True] * 3
-        assert not efficiency(bare).plot().data
+        drawn = efficiency(bare).plot()
+        assert not drawn.data
+        assert drawn.layout.annotations[0].text.startswith("no power law")
 
     def test_an_answer_that_is_not_favoured_has_no_normalised_norm(self):
         run = gi.load("mod31-small")
