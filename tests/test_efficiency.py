@@ -90,6 +90,18 @@ class TestTheFit:
     def test_what_is_refused(self, given, message):
         with pytest.raises(gi.InputError, match=message):
             efficiency_fit(*given)
+        for size in (-1, 0, "a", math.nan):
+            with pytest.raises(gi.InputError, match=r"size=.* is not a number above 0"):
+                efficiency_fit([1, 4], [1, 2], []).p_mem(size)
+
+    def test_what_is_larger_than_all_floats(self):
+        flat = efficiency_fit([100, 200], [1, 1.0000001], [5])
+        assert math.isnan(flat.d_crit)
+        assert flat.reason == "no crossing: memorising hardly gets dearer with more rows"
+        assert efficiency_fit([1, 2], [1, 1e300], []).p_mem(1e308) == math.inf
+        apart = efficiency_fit([1, 2, 3], [1, 2**0.01, 3**0.01], [1.1, 40])
+        assert math.isfinite(apart.d_crit)
+        assert apart.reason == "no interval: its end is larger than all numbers"
 
 
 @pytest.fixture(scope="module")
@@ -181,6 +193,8 @@ class TestRuns:
                 efficiency(given)
         with pytest.raises(gi.InputError, match="exponent=0 is not a number above 0"):
             efficiency("mod31-small", exponent=0)
+        with pytest.raises(gi.InputError, match="exponent=1000 is not a number above 0, at most 1"):
+            efficiency("mod31-small", exponent=1000)
 
 
 def test_its_figure(memorised):
