@@ -184,6 +184,12 @@ class TestRuns:
         assert math.isnan(row["normalized_norm"])
         assert row["stands_for"] == ""
 
+    def test_label_noise_is_neither(self, tmp_path):
+        recipe = gi.Recipe(p=5, model="mlp", d_mlp=8, operation="random", label_noise=0.5, steps=0)
+        run = gi.train(recipe.replace(train_fraction=0.04, lr=0.1, steps=40), tmp_path / "run")
+        (row,) = efficiency(run).rows
+        assert (row["labels"], row["stands_for"], row["train_acc"]) == ("noisy", "", 1)
+
     def test_what_is_refused(self):
         for given, message in (
             ([gi.load("mod31-small")] * 2, "folders of one name"),

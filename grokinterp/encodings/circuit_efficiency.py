@@ -236,8 +236,8 @@ def efficiency(
 
     Memorising runs are those of random labels with a train accuracy of .99, generalising ones those
     of true labels that answer .95 of the test inputs right (of a commutative operation those whose
-    mirror is not trained on). `efficiency_fit` has p_mem ~ D^b of the first, the level p_gen of the
-    second, and D_crit where they cross.
+    mirror is not trained on); runs with `label_noise` are neither. `efficiency_fit` has p_mem ~ D^b
+    of the first, the level p_gen of the second, and D_crit where they cross.
 
     Varma et al. 2023 (arXiv 2309.02390, section 5) predict grokking above D_crit and
     "ungrokking" below. What is learned also depends on the way there: a run may need more rows from
@@ -274,9 +274,10 @@ def _row(run: Run, step: int, exponent: float) -> dict[str, Any]:
     seen = run.snapshot(step)
     weights = [seen.weights[name].double() for name in trained_names(run)]
     norm = math.sqrt(sum(float(w.square().sum()) for w in weights))
+    noisy = run.recipe is not None and run.recipe.label_noise > 0
     random = getattr(seen.task, "operation", None) == "random"
     row: dict[str, Any] = {
-        "labels": "random" if random else "true",
+        "labels": "noisy" if noisy else "random" if random else "true",
         "step": seen.step,
         "n_train": math.nan,
         "norm": norm,
@@ -300,8 +301,8 @@ def _row(run: Run, step: int, exponent: float) -> dict[str, Any]:
     if seen.unmirrored_rows is not None:
         row["test_acc"] = float(right[seen.unmirrored_rows].mean())
     limits = Thresholds()
-    if not math.isfinite(row["normalized_norm"]):
-        return row
+    if noisy or not math.isfinite(row["normalized_norm"]):
+        return row  # what is partly memorised stands for neither
     if random and row["train_acc"] >= limits.train_acc:
         row["stands_for"] = MEMORIZING
     elif not random and row["test_acc"] >= limits.test_acc * seen.task.ceiling:
