@@ -164,6 +164,8 @@ class TestHandMadeMargins:
             (torch.zeros(2, 2), [1, 0], {}, "do not rise"),
             (torch.zeros(2, 2), [0, "a"], {}, "do not rise"),
             (torch.full((2, 2), torch.nan), [0, 1], {}, "not finite"),
+            (torch.zeros(2, 2), [0, 1], {"losses": -torch.ones(2, 2)}, "losses has numbers below"),
+            (torch.zeros(2, 2), [0, 1], {"norms": -torch.ones(2, 2)}, "norms has numbers below 0"),
             ([[0.0]], [0], {}, "margins is of type list"),
             (torch.zeros(2, 2), [0, 1], {"losses": torch.zeros(2, 3)}, "losses has shape"),
             (torch.zeros(2, 2), [0, 1], {"after": "late"}, "after='late' is not a number"),

@@ -120,6 +120,10 @@ def test_where_matrices_alone_decay_the_rate_of_all_is_weighted(tmp_path):
     logged = run.dynamics.update_decay
     assert found.table().update_decay[0] == pytest.approx(logged[:4].mean())
     assert any("not all weights decay alike" in note for note in found.notes)
+    for given, times in ({"lr": 0.1}, 0.1 / 0.05 / shares[0]), ({"weight_decay": 1.0}, 2):
+        again = gi.training.balance(run, **given)  # the other one, and its groups, by the recipe
+        assert again.table("unembed.b_U").decay[0] == 0
+        assert again.table().decay[0] == pytest.approx(times * found.table().decay[0])
 
 
 @pytest.fixture(scope="module")
@@ -208,6 +212,7 @@ class TestWhatCannotBeSaid:
         assert found.table().cos_gradient[0] < -0.99
         assert found.notes == ("one checkpoint has a norm, and no rate: that takes two",)
         assert "step" in str(found)
+        assert [line.name for line in found.plot().data] == ["norm", "cos: gradient with weights"]
 
     def test_steps_that_nobody_knows_date_nothing(self):
         run = at_steps(lambda first, step: {n: w / (1 + step) for n, w in first.items()})

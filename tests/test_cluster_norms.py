@@ -103,7 +103,7 @@ class TestWhatCannotBeSaid:
             found = cluster_norms(small, steps=ENDS, threshold=threshold)
             assert found.table()[[missing, "ratio"]].isna().all(axis=None)
             assert found.notes[-1] == note
-            assert len(found.plot().data) == 3  # a line, its band, and a ratio that is empty
+            assert len(found.plot().data) == 2  # a line and its band
 
     def test_what_is_refused(self, small):
         net = torch.nn.Sequential(

@@ -101,6 +101,7 @@ class TestHandMadeCurves:
         assert found.loss.extremes == ()
         assert found.loss.min1 is found.loss.peak is None
         assert found.double_descent is False
+        assert "its extremes" not in [each.name for each in found.plot().data[:2]]
         short = descents(log().head(3), n_classes=50)
         assert short.double_descent is None
         assert any("known at 3 steps" in note for note in short.notes)
@@ -197,7 +198,7 @@ def test_one_checkpoint_and_unknown_steps(monkeypatch):
     run = gi.load("mod31-small")
     found = descents(run.snapshot())
     assert found.double_descent is None
-    assert len(found.plot().data) == 4
+    assert len(found.plot().data) == 2  # and no extremes
     monkeypatch.setattr(run.manifest, "steps_known", False)
     found = descents(run)
     assert found.t_interp is found.loss.at_interpolation is None

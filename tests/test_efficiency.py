@@ -90,6 +90,18 @@ class TestTheFit:
     def test_what_is_refused(self, given, message):
         with pytest.raises(gi.InputError, match=message):
             efficiency_fit(*given)
+        for size in (-1, 0, "a", math.nan):
+            with pytest.raises(gi.InputError, match=r"size=.* is not a number above 0"):
+                efficiency_fit([1, 4], [1, 2], []).p_mem(size)
+
+    def test_what_is_larger_than_all_floats(self):
+        flat = efficiency_fit([100, 200], [1, 1.0000001], [5])
+        assert math.isnan(flat.d_crit)
+        assert flat.reason == "no crossing: memorising hardly gets dearer with more rows"
+        assert efficiency_fit([1, 2], [1, 1e300], []).p_mem(1e308) == math.inf
+        apart = efficiency_fit([1, 2, 3], [1, 2**0.01, 3**0.01], [1.1, 40])
+        assert math.isfinite(apart.d_crit)
+        assert apart.reason == "no interval: its end is larger than all numbers"
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +172,9 @@ class TestRuns:
         (row,) = efficiency(bare).rows
         assert row["norm"] == pytest.approx(efficiency(run).rows[0]["norm"])
         assert [math.isnan(row[x]) for x in ("n_train", "logit", "normalized_norm")] == [True] * 3
-        assert not efficiency(bare).plot().data
+        drawn = efficiency(bare).plot()
+        assert not drawn.data
+        assert drawn.layout.annotations[0].text.startswith("no power law")
 
     def test_an_answer_that_is_not_favoured_has_no_normalised_norm(self):
         run = gi.load("mod31-small")
@@ -169,6 +183,12 @@ class TestRuns:
         assert row["logit"] < 0
         assert math.isnan(row["normalized_norm"])
         assert row["stands_for"] == ""
+
+    def test_label_noise_is_neither(self, tmp_path):
+        recipe = gi.Recipe(p=5, model="mlp", d_mlp=8, operation="random", label_noise=0.5, steps=0)
+        run = gi.train(recipe.replace(train_fraction=0.04, lr=0.1, steps=40), tmp_path / "run")
+        (row,) = efficiency(run).rows
+        assert (row["labels"], row["stands_for"], row["train_acc"]) == ("noisy", "", 1)
 
     def test_what_is_refused(self):
         for given, message in (
@@ -179,6 +199,8 @@ class TestRuns:
                 efficiency(given)
         with pytest.raises(gi.InputError, match="exponent=0 is not a number above 0"):
             efficiency("mod31-small", exponent=0)
+        with pytest.raises(gi.InputError, match="exponent=1000 is not a number above 0, at most 1"):
+            efficiency("mod31-small", exponent=1000)
 
 
 def test_its_figure(memorised):

@@ -115,7 +115,9 @@ def nothing(found: PhaseShares, why):
     assert len(found.table()) == 0
     assert why in found.notes[0]
     assert why in str(found)
-    assert "".join(found.plot().layout.annotations[0].text.split("<br>"))[:20] in found.notes[0]
+    drawn = found.plot()
+    assert not drawn.data  # not even bars without a length, which a legend would list
+    assert "".join(drawn.layout.annotations[0].text.split("<br>"))[:20] in found.notes[0]
     with pytest.raises(gi.InputError, match="no shares of 'test_acc'; there are those of none"):
         found["test_acc"]
 

@@ -59,6 +59,8 @@ class TestOneMatrix:
             assert 1 <= stable <= participation <= squared <= entropy <= 5
             for scale in (1e-200, 1e200):  # whose squares are no floats
                 assert effective_ranks(scale * matrix.T) == pytest.approx(found, rel=1e-9)
+        largest = 1e308 * torch.eye(3, dtype=torch.float64)  # whose sum is no float
+        assert list(effective_ranks(largest).values()) == pytest.approx([3] * 4)
 
     @pytest.mark.parametrize(
         ("matrix", "message"),
@@ -135,6 +137,10 @@ class TestWhichMatrices:
         )
         assert of(found, 0, "W_E").entropy_rank == of(ranks(run, steps=[0]), 0, "W_E").entropy_rank
         assert len(found.plot().data) == 2
+        assert "W_in: - of 32" in str(found)
+        diverged = ranks(changed(run, spoil), steps=run.steps[:3]).notes  # one a matrix, not a step
+        assert diverged[0] == "W_in at step 0 and 2 more: a matrix of zeros has no effective rank"
+        assert len(diverged) == 3
 
     def test_a_model_without_a_matrix_is_refused(self):
         class Table(torch.nn.Module):

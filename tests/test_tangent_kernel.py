@@ -269,6 +269,7 @@ def test_what_cannot_be_said_has_a_reason(tiny_run, ising):
     assert one_class.alignments.isnan().all()
     assert one_class.distances.isfinite().all()
     assert "no alignment: the inputs are of one class" in one_class.notes
+    assert [line.name for line in one_class.plot().data] == ["distance from step 0"]
     nothing = changed(tiny_run, lambda w: {name: 0 * x for name, x in w.items()})
     found = gi.geometry.kernel(nothing, steps=[60], rows="all", **options)
     assert "nan" not in str(found.to_dict()).lower()

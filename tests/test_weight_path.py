@@ -202,7 +202,13 @@ def test_weights_that_stand_still_have_no_direction(tiny_run):
     assert math.isnan(found.whole.participation)
     assert found.notes[-1].startswith("no exponent: the weights do not move")
     assert "nan" not in str(found.to_dict()).lower()
-    assert found.plot().data
+    drawn = found.plot()
+    assert not drawn.data
+    assert "the weights do not move" in drawn.layout.annotations[0].text
+    ends = {step: tiny_run.weights(step) for step in (0, 60)}
+    two = made_run(tiny_run.task, tiny_run.architecture, ends)
+    drawn = gi.viz.plot_drift(two, window=(0, 60))
+    assert "along the step before" not in [each.name for each in drawn.data]
 
 
 def test_checkpoints_without_steps_have_a_path_and_no_exponent(tiny_run):

@@ -25,6 +25,7 @@ from grokinterp.figures._figure import (
     at,
     checked,
     figure,
+    known_alone,
     plain,
     series,
 )
@@ -112,7 +113,8 @@ def plot_ranks(found: Ranks, *, definition: str = "entropy_rank") -> Figure:
                 marker={"size": 4},
                 hovertemplate="%{y:.4g} of %{customdata}",
             )
-    return drawn.update_layout(hovermode="x unified", showlegend=True)
+    drawn.update_layout(hovermode="x unified", showlegend=True)
+    return known_alone(drawn, found.notes)
 
 
 @draws(Efficiency)
@@ -170,4 +172,5 @@ def plot_efficiency(found: Efficiency) -> Figure:
             fit.d_low, fit.d_high, fillcolor=COLOURS["test"], opacity=0.12, line_width=0,
             layer="below",
         )  # fmt: skip
-    return drawn.update_layout(hovermode="closest", showlegend=True)
+    drawn.update_layout(hovermode="closest", showlegend=True)
+    return known_alone(drawn, found.notes)

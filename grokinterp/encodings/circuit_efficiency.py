@@ -5,6 +5,7 @@ every training row, generalising does not, so that there is a size where the two
 """
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,6 +28,7 @@ from grokinterp.training.decay_balance import trained_names
 
 MEMORIZING, GENERALIZING, NEITHER = "memorizing", "generalizing", ""  # what a run stands for
 CONFIDENCE = 0.95
+MOST = math.log(sys.float_info.max)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +53,8 @@ class EfficiencyFit:
 
     def p_mem(self, size: float) -> float:
         """The normalised norm that memorising so many rows takes."""
-        return float(self.factor * size**self.exponent)
+        size = number("size", size, such_as="500")
+        return self.factor * _exp(self.exponent * math.log(size))
 
 
 def efficiency_fit(
@@ -92,15 +95,18 @@ def efficiency_fit(
         reason = f"no power law: {len(set(x))} sizes of memorising runs, which takes two"
     else:
         exponent = float(centred @ y / (centred @ centred))
-        factor = math.exp(float(y.mean()) - exponent * float(x.mean()))
+        factor = _exp(float(y.mean()) - exponent * float(x.mean()))
         if not m:
             reason = "no crossing: there is no generalising run"
         elif exponent <= 0:
             reason = "no crossing: memorising does not get dearer with more rows"
         else:
             at = float(levels.mean() - y.mean()) / exponent  # log D_crit from the mean of the logs
-            d_crit = math.exp(float(x.mean()) + at)
-            low, high, reason = _interval(x, y, levels, exponent, at)
+            if abs(float(x.mean()) + at) < MOST:
+                d_crit = math.exp(float(x.mean()) + at)
+                low, high, reason = _interval(x, y, levels, exponent, at)
+            else:
+                reason = "no crossing: memorising hardly gets dearer with more rows"
     return EfficiencyFit(
         exponent=exponent,
         factor=factor,
@@ -134,7 +140,13 @@ def _interval(
     degrees = both**2 / (of_line**2 / (n - 2) + of_level**2 / (m - 1)) if both > 0 else 1.0
     half = float(stats.t.ppf((1 + CONFIDENCE) / 2, degrees)) * math.sqrt(both) / slope
     middle = float(x.mean()) + at
+    if abs(middle) + half >= MOST:
+        return math.nan, math.nan, "no interval: its end is larger than all numbers"
     return math.exp(middle - half), math.exp(middle + half), ""
+
+
+def _exp(x: float) -> float:
+    return math.exp(x) if x < MOST else math.inf
 
 
 def _positive(name: str, given: Sequence[float]) -> np.ndarray:
@@ -220,12 +232,12 @@ def efficiency(
     rows; and the normalised norm N / logit^exponent, what a unit logit costs. In a network that is
     homogeneous of degree L, scaling all weights by c scales the logits by c^L, so that 1/L takes
     scale out: 1/2 for an MLP with one hidden layer (but for its biases). A transformer has paths of
-    several degrees: try other exponents there.
+    several degrees: try other exponents, up to 1, there.
 
     Memorising runs are those of random labels with a train accuracy of .99, generalising ones those
     of true labels that answer .95 of the test inputs right (of a commutative operation those whose
-    mirror is not trained on). `efficiency_fit` has p_mem ~ D^b of the first, the level p_gen of the
-    second, and D_crit where they cross.
+    mirror is not trained on); runs with `label_noise` are neither. `efficiency_fit` has p_mem ~ D^b
+    of the first, the level p_gen of the second, and D_crit where they cross.
 
     Varma et al. 2023 (arXiv 2309.02390, section 5) predict grokking above D_crit and
     "ungrokking" below. What is learned also depends on the way there: a run may need more rows from
@@ -240,7 +252,7 @@ def efficiency(
     >>> found.notes[0]
     'no power law: 0 sizes of memorising runs, which takes two'
     """
-    exponent = number("exponent", exponent, such_as="0.5")
+    exponent = number("exponent", exponent, most=1, such_as="0.5")
     named = named_runs(runs, task=task, train_mask=train_mask)
     names = list(named)
     rows = [
@@ -262,9 +274,10 @@ def _row(run: Run, step: int, exponent: float) -> dict[str, Any]:
     seen = run.snapshot(step)
     weights = [seen.weights[name].double() for name in trained_names(run)]
     norm = math.sqrt(sum(float(w.square().sum()) for w in weights))
+    noisy = run.recipe is not None and run.recipe.label_noise > 0
     random = getattr(seen.task, "operation", None) == "random"
     row: dict[str, Any] = {
-        "labels": "random" if random else "true",
+        "labels": "noisy" if noisy else "random" if random else "true",
         "step": seen.step,
         "n_train": math.nan,
         "norm": norm,
@@ -288,8 +301,8 @@ def _row(run: Run, step: int, exponent: float) -> dict[str, Any]:
     if seen.unmirrored_rows is not None:
         row["test_acc"] = float(right[seen.unmirrored_rows].mean())
     limits = Thresholds()
-    if not math.isfinite(row["normalized_norm"]):
-        return row
+    if noisy or not math.isfinite(row["normalized_norm"]):
+        return row  # what is partly memorised stands for neither
     if random and row["train_acc"] >= limits.train_acc:
         row["stands_for"] = MEMORIZING
     elif not random and row["test_acc"] >= limits.test_acc * seen.task.ceiling:

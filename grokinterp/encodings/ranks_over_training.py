@@ -21,7 +21,7 @@ from grokinterp.reading._load import Subject, progress_bar, rising_steps, run_of
 from grokinterp.runs._snapshot import Snapshot
 from grokinterp.tasks.task import Task
 
-Singular = Float[Tensor, " n"]  # singular values, not all 0
+Singular = Float[Tensor, " n"]  # singular values over the largest, so that no sum overflows
 
 
 def _entropic(weights: Singular) -> float:
@@ -29,14 +29,11 @@ def _entropic(weights: Singular) -> float:
     return float(torch.special.entr(weights / weights.sum()).sum().exp())
 
 
-# Divided by the largest value, so that squares of small ones do not underflow: scale plays no part.
 DEFINITIONS: dict[str, Callable[[Singular], float]] = {
     "entropy_rank": _entropic,
-    "entropy_rank_squared": lambda s: _entropic((s / s.max()).square()),
-    "stable_rank": lambda s: float((s / s.max()).square().sum()),
-    "participation": lambda s: float(
-        (s / s.max()).square().sum() ** 2 / (s / s.max()).pow(4).sum()
-    ),
+    "entropy_rank_squared": lambda s: _entropic(s.square()),
+    "stable_rank": lambda s: float(s.square().sum()),
+    "participation": lambda s: float(s.square().sum() ** 2 / s.pow(4).sum()),
 }
 SPECIAL = {"embed.W_E": "W_E", "unembed.W_U": "W_U"}  # short names of weights of ours
 OF_ONE_LAYER = {"blocks.0.mlp.W_in": "W_in", "blocks.0.mlp.W_out": "W_out"}
@@ -77,7 +74,7 @@ def effective_ranks(matrix: Float[Tensor, "m n"]) -> dict[str, float]:
     singular = torch.linalg.svdvals(matrix.double())
     if not singular.sum() > 0:
         raise InputError("a matrix of zeros has no effective rank; leave it out.")
-    return {name: rank(singular) for name, rank in DEFINITIONS.items()}
+    return {name: rank(singular / singular.max()) for name, rank in DEFINITIONS.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +108,8 @@ class Ranks(Result):
         table = self.table()
         lines = []
         for name, rows in table.groupby("matrix", sort=False):
-            ranks = dict.fromkeys(f"{x:.3g}" for x in rows["entropy_rank"].iloc[[0, -1]])
+            ends = rows["entropy_rank"].iloc[[0, -1]]
+            ranks = dict.fromkeys("-" if math.isnan(x) else f"{x:.3g}" for x in ends)
             lines.append(f"{name}: {' to '.join(ranks)} of {rows['full_rank'].iloc[0]}")
         return lines if len(lines) <= len(SPECIAL | OF_ONE_LAYER) + 1 else []
 
@@ -154,17 +152,22 @@ def ranks(
     """
     run = run_of(x, task=task, train_mask=train_mask)
     rows: list[dict[str, object]] = []
-    notes: dict[str, None] = {}
+    without: dict[tuple[str, str], list[int]] = {}
     for step in progress_bar(rising_steps(run, steps), "ranks", progress):
         for name, matrix in matrices_of(run.snapshot(step)).items():
             try:
                 found = effective_ranks(matrix)
             except InputError as error:
                 found = dict.fromkeys(DEFINITIONS, math.nan)
-                notes[f"{name} at step {step}: {str(error).partition(';')[0].rstrip('.')}"] = None
+                reason = str(error).partition(";")[0].rstrip(".")
+                without.setdefault((name, reason), []).append(step)
             rows.append({"step": step, "matrix": name, **found, "full_rank": min(matrix.shape)})
     if not rows:
         raise InputError("the model has no matrices of two axes; give one with such weights.")
+    notes = [
+        f"{name} at step {at[0]}{f' and {len(at) - 1} more' * (len(at) > 1)}: {reason}"
+        for (name, reason), at in without.items()
+    ]
     return Ranks(rows=tuple(rows), notes=tuple(notes))
 
 

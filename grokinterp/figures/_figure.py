@@ -5,6 +5,7 @@ Their colours are ones that colour-blind readers can tell apart; the camera butt
 
 import html
 import importlib.util
+import textwrap
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -233,6 +234,27 @@ def figure(title: str, x: str = "", y: str = "") -> Figure:
             "legend": {"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom"},
         }
     )
+
+
+def known_alone(drawn: Figure, notes: Sequence[str]) -> Figure:
+    """The same figure without traces that have nothing to show; where none has, it says why."""
+    drawn.data = [each for each in drawn.data if _is_seen(each)]
+    return drawn if drawn.data else says(drawn, notes)
+
+
+def says(drawn: Figure, notes: Sequence[str]) -> Figure:
+    """A figure of what could not be found, with its notes in place of axes."""
+    said = "<br>".join(plain(line) for note in notes for line in textwrap.wrap(note, 70))
+    drawn.update_xaxes(visible=False).update_yaxes(visible=False).update_layout(shapes=[])
+    return drawn.add_annotation(
+        text=said or "nothing to draw", showarrow=False, x=0.5, y=0.5, xref="paper", yref="paper"
+    )
+
+
+def _is_seen(trace: Any) -> bool:
+    """Whether a point of a trace has both its coordinates (None and NaN are not equal to it)."""
+    x, y = ([] if axis is None else list(axis) for axis in (trace.x, trace.y))
+    return any(None not in (a, b) and a == a and b == b for a, b in zip(x, y, strict=False))
 
 
 def at(step: int | None) -> str:

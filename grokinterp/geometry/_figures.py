@@ -17,6 +17,7 @@ from grokinterp.figures._figure import (
     checked,
     faded,
     figure,
+    known_alone,
     plain,
     series,
     square,
@@ -142,7 +143,7 @@ def plot_drift(found: Drift) -> Figure:
     """
     checked(found, Drift, "geometry.drift")
     table = found.table()
-    on_plateau = table[table.displacement.notna()]
+    on_plateau = table[table.displacement > 0]  # on log axes, where 0 has no place
     shown = len(on_plateau) > 1
     title = "no plateau"
     if found.window is not None:
@@ -202,7 +203,8 @@ def plot_drift(found: Drift) -> Figure:
         )  # fmt: skip
     drawn.update_xaxes(title_text="principal component", dtick=1, row=2 + shown, col=1)
     drawn.update_yaxes(title_text="share of variance", rangemode="tozero", row=2 + shown, col=1)
-    return drawn.update_layout(hovermode="x unified", height=900 if shown else 640, bargap=0.25)
+    drawn.update_layout(hovermode="x unified", height=900 if shown else 640, bargap=0.25)
+    return known_alone(drawn, found.notes)
 
 
 @draws(TangentKernel)
@@ -262,4 +264,4 @@ def plot_kernel(found: TangentKernel) -> Figure:
     if (step := found.memorization_step) is not None:
         drawn.add_vline(x=step, line={"dash": "dot", "width": 1.5, "color": COLOURS["other"]})
         drawn.layout.shapes[-1].update(showlegend=True, name=f"memorization_step {step}")
-    return drawn.update_layout(hovermode="x unified", height=600)
+    return known_alone(drawn.update_layout(hovermode="x unified", height=600), found.notes)

@@ -201,7 +201,7 @@ def abruptness_of_margins(
 
     `losses` (cross-entropies, nats) give the mean correct probability and the losses, `norms` (of
     the logits) the margin over them; without them these measures are left out. InputError for
-    shapes that do not fit, and for numbers that are not finite.
+    shapes that do not fit, for numbers that are not finite, and for losses or norms below 0.
 
     >>> import torch
     >>> import grokinterp as gi
@@ -225,6 +225,8 @@ def abruptness_of_margins(
             )
         if not bool(table.isfinite().all()):
             raise InputError(f"{name} has numbers that are not finite; leave those steps out.")
+        if name != "margins" and bool((table < 0).any()):
+            raise InputError(f"{name} has numbers below 0, which no {name} are; give them as such.")
     if after is not None:
         after = number("after", after, least=-math.inf, such_as="steps[1]")
     seen = _Seen("given")

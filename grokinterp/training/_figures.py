@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from grokinterp.base.result import draws, found_by
-from grokinterp.figures._figure import COLOURS, SERIES, STEPS, Figure, checked, figure
+from grokinterp.figures._figure import COLOURS, SERIES, STEPS, Figure, checked, figure, known_alone
 from grokinterp.training.decay_balance import Balance, balance
 
 COSINES = {  # columns of the table: name, colour
@@ -72,7 +72,8 @@ def plot_balance(found: Balance, *, matrix: str = "all") -> Figure:
             level, row=2, col=1, line={"dash": "dot", "width": 1.5, "color": COLOURS["other"]}
         )
     drawn.update_yaxes(title_text="cosine", range=[-1.05, 1.05], row=3, col=1)
-    return drawn.update_layout(hovermode="x unified", height=720, showlegend=True)
+    drawn.update_layout(hovermode="x unified", height=720, showlegend=True)
+    return known_alone(drawn, found.notes)
 
 
 def _of(matrix: str) -> str:

@@ -308,12 +308,12 @@ def _decays(
         reason = f"there is no recipe that says {' and '.join(missing)}: give lr= and weight_decay="
     elif missing and recipe is not None and not recipe.build("optimizer").decoupled:
         reason = f"weight decay of optimizer={recipe.optimizer!r} is no shrinking by itself"
-    elif recipe is not None and len(missing) == len(given):
-        weights = run.weights(steps[0])
-        rates = list(recipe.build("optimizer").decays({n: weights[n] for n in names}).values())
+    elif missing and recipe is not None:
+        optimizer = recipe.replace(**{n: x for n, x in given.items() if x is not None})
+        weights = {name: run.weights(steps[0])[name] for name in names}
+        rates = list(optimizer.build("optimizer").decays(weights).values())
     else:
-        one, other = (getattr(recipe, name) if x is None else x for name, x in given.items())
-        rates = [one * other] * len(names)
+        rates = [math.prod(x for x in given.values() if x is not None)] * len(names)
     gaps = list(pairwise(steps))
     if not any(rates):
         reason = reason or "there is no weight decay that the loss could cancel"

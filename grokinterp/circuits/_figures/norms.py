@@ -5,7 +5,7 @@ import torch
 from grokinterp.base.result import draws, found_by
 from grokinterp.circuits.neurons import LEFTOVER
 from grokinterp.circuits.norms_of_clusters import ClusterNorms, cluster_norms
-from grokinterp.figures._figure import COLOURS, STEPS, Figure, checked, faded, figure
+from grokinterp.figures._figure import COLOURS, STEPS, Figure, checked, faded, figure, known_alone
 
 BAND = (0.1, 0.9)  # quantiles over neurons
 
@@ -59,4 +59,5 @@ def plot_cluster_norms(found: ClusterNorms) -> Figure:
     drawn.update_yaxes(title_text="ratio", row=2, col=1)
     if table["ratio"].max() > 10:  # where the others die
         drawn.update_yaxes(type="log", dtick=1, row=2, col=1)
-    return drawn.update_layout(hovermode="x unified", height=600, showlegend=True)
+    drawn.update_layout(hovermode="x unified", height=600, showlegend=True)
+    return known_alone(drawn, found.notes)

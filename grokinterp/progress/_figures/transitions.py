@@ -15,7 +15,9 @@ from grokinterp.figures._figure import (
     checked,
     faded,
     figure,
+    known_alone,
     plain,
+    says,
 )
 from grokinterp.progress._abruptness import Abruptness, abruptness
 from grokinterp.progress._descents import Descent, Descents, descents
@@ -57,7 +59,7 @@ def plot_abruptness(found: Abruptness) -> Figure:
     """
     checked(found, Abruptness, "progress.abruptness")
     if not len(found.curves):
-        return _say(figure("How abrupt is generalisation?", STEPS), found.notes)
+        return says(figure("How abrupt is generalisation?", STEPS), found.notes)
     if found.acceleration is not None:
         said = f"margins {found.acceleration:.3g} times as fast at t50 as on average"
     else:
@@ -138,12 +140,11 @@ def plot_phase_shares(found: PhaseShares) -> Figure:
             marker={"color": colour},
             orientation="h",
         )
-    if not shown:
-        return _say(drawn, found.notes)
     drawn.add_vline(x=0, line={"width": 1, "color": COLOURS["other"]})
-    return drawn.update_layout(
+    drawn.update_layout(
         barmode="relative", legend_traceorder="normal", height=220 + 46 * len(shown)
     )
+    return known_alone(drawn, found.notes)
 
 
 @draws(Descents)
@@ -163,7 +164,7 @@ def plot_descents(found: Descents) -> Figure:
     drawn = figure(f"Descents of the test loss and error: {words[found.double_descent]}", STEPS)
     known = [each for each in (found.loss, found.error) if each is not None]
     if not known:
-        return _say(drawn, found.notes)
+        return says(drawn, found.notes)
     drawn.set_subplots(rows=len(known), cols=1, shared_xaxes=True, vertical_spacing=0.06)
     for row, (each, colour) in enumerate(zip(known, (SERIES[1], SERIES[3]), strict=False), start=1):
         _descent(drawn, each, colour, row)
@@ -175,7 +176,8 @@ def plot_descents(found: Descents) -> Figure:
         drawn.layout.shapes[-1].update(showlegend=True, name=name)
     drawn.update_xaxes(title_text=None)
     drawn.update_xaxes(title_text=STEPS, row=len(known), col=1)
-    return drawn.update_layout(hovermode="x unified", height=280 + 200 * len(known))
+    drawn.update_layout(hovermode="x unified", height=280 + 200 * len(known))
+    return known_alone(drawn, found.notes)
 
 
 def _descent(drawn: Figure, found: Descent, colour: str, row: int) -> None:
@@ -217,7 +219,7 @@ def plot_slingshots(found: Slingshots) -> Figure:
     drawn = figure(f"Slingshots: {many}", STEPS, "train loss (nats)")
     curve: pd.DataFrame = found.curve
     if not len(curve):
-        return _say(drawn, found.notes)
+        return says(drawn, found.notes)
     drawn.update_yaxes(type="log")
     drawn.add_scatter(
         x=curve["step"], y=curve["train_loss"], name="train loss", hovertemplate="%{y:.4g}",
@@ -239,13 +241,4 @@ def plot_slingshots(found: Slingshots) -> Figure:
             name="slingshots", mode="markers",
             marker={"color": COLOURS["test"], "size": 10, "symbol": "triangle-up"},
         )  # fmt: skip
-    return drawn.update_layout(hovermode="x unified")
-
-
-def _say(drawn: Figure, notes: tuple[str, ...]) -> Figure:
-    """A figure of what could not be found says why."""
-    said = "<br>".join(plain(line) for note in notes for line in textwrap.wrap(note, 70))
-    drawn.update_xaxes(visible=False).update_yaxes(visible=False)
-    return drawn.add_annotation(
-        text=said or "nothing to draw", showarrow=False, x=0.5, y=0.5, xref="paper", yref="paper"
-    )
+    return known_alone(drawn.update_layout(hovermode="x unified"), found.notes)
