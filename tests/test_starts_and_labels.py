@@ -45,7 +45,7 @@ def flat(weights):
 def test_a_run_starts_from_another(runs, tmp_path):
     first = runs()
     recipe = SMALL.replace(
-        start=str(first.path), start_step=10, weight_decay=0.0, steps=2, checkpoints="every:1"
+        start=first.path, start_step=10, weight_decay=0.0, steps=2, checkpoints="every:1"
     )
     run = gi.train(recipe, tmp_path / "run", progress=False)
     assert all(torch.equal(w, first.weights(10)[n]) for n, w in run.weights(0).items())
@@ -60,6 +60,7 @@ def test_a_run_starts_from_another(runs, tmp_path):
         ({"start": "mod31-small"}, "is a run of another model"),
         ({"start": str(tmp_path / "nothing")}, "nothing"),
         ({"start": str(first.path), "start_step": 999}, "999 is not saved"),
+        ({"start_step": 5}, "start_step=5 is given without start"),
     ):
         with pytest.raises(gi.InputError, match=said):
             gi.train(SMALL.replace(**changes), tmp_path / "no", progress=False)

@@ -218,7 +218,7 @@ def of_any(function: Callable[Concatenate[Snapshot, P], R]) -> Callable[..., R]:
 
 def steps_of(x: Subject, step: int | Sequence[int] | str) -> list[int]:
     """The steps that `step` asks for: one, several, or "all" of a run."""
-    if step == "all":
+    if isinstance(step, str) and step == "all":  # an array would be compared number by number
         return list(x.steps) if isinstance(x, Run) else [-1]
     if whole_number(step) is not None or not isinstance(step, Iterable):
         return [step]  # type: ignore[list-item]

@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from grokinterp.base.checks import listed, whole
@@ -104,8 +105,10 @@ class Start:
     """From which weights a run starts, if not from random ones."""
 
     start: str | None = key(
-        None, help="a run whose weights to start from: its path or name; moments start anew"
-    )
+        None, help="a run whose weights to start from: its path or name; moments start anew",
+        read=lambda given: str(given) if isinstance(given, str | Path) else None,
+        wanted="the path of a run such as runs/mine, or the name of one",
+    )  # fmt: skip
     start_step: int = key(-1, least=-1, help="the step of that run; -1 is its last")
 
 

@@ -107,6 +107,11 @@ class Recipe:
         if not 0 < n <= MOST_PARAMETERS:
             raise InputError(f"the model has {n} parameters; give sizes that make 1 to 1e9.")
         checkpoint_steps(self.checkpoints, self.steps)
+        if self.start_step != -1 and self.start is None:
+            raise InputError(
+                f"start_step={self.start_step} is given without start; give the run that it is of, "
+                "such as start='runs/mine'."
+            )
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Recipe":

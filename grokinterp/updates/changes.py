@@ -138,7 +138,10 @@ class Gradients:
         False, help="leave of each tensor's gradient what is perpendicular to the tensor"
     )
     clip_norm: float = key(
-        0.0, least=0, help="the largest norm of all gradients together; 0 is no limit"
+        0.0,
+        least=0,
+        help="the largest norm of all gradients together; 0 is no limit",
+        synonyms=("grad_clip", "max_grad_norm", "gradient_clipping"),
     )
 
 

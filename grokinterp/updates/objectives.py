@@ -113,7 +113,10 @@ class Temperature:
     """The key of every recipe that scales logits for the objective alone."""
 
     output_scale: float = key(
-        1.0, above=0, help="logits are multiplied by it for the objective alone: 1 / temperature"
+        1.0,
+        above=0,
+        help="logits are multiplied by it for the objective alone: 1 / temperature",
+        synonyms=("temperature", "logit_scale"),
     )
 
 
