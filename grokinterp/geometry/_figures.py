@@ -24,7 +24,7 @@ from grokinterp.figures._figure import (
 )
 from grokinterp.geometry.paths import InformationPath, information_path
 from grokinterp.geometry.predictions import TrajectoryEmbedding, trajectory_embedding
-from grokinterp.geometry.tangent_kernel import TangentKernel, kernel
+from grokinterp.geometry.tangent_kernel import TangentKernel, kernel, word_of
 from grokinterp.geometry.weight_path import Drift, drift
 
 UNIT = "nats<sup>1/2</sup>"
@@ -222,9 +222,9 @@ def plot_kernel(found: TangentKernel) -> Figure:
     (['distance from step 0', 'alignment with the labels'], '1 - alignment')
     """
     checked(found, TangentKernel, "geometry.kernel")
-    verdict = {True: "yes", False: "no", None: "undetermined"}
-    told = f"lazy at memorisation: {verdict[found.lazy]}, rich at the transition: "
-    drawn = figure(f"Tangent kernel<br>{told}{verdict[found.rich]}", STEPS)
+    lazy, rich = word_of(found.lazy), word_of(found.rich)
+    told = f"lazy at memorisation: {lazy}, rich at the transition: {rich}"
+    drawn = figure(f"Tangent kernel<br>{told}", STEPS)
     drawn.set_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.08)
     drawn.update_xaxes(title_text=None)
     drawn.update_xaxes(title_text=STEPS, row=2, col=1)

@@ -13,7 +13,6 @@ from grokinterp.base.checks import LARGEST_SEED, whole, word
 from grokinterp.base.errors import InputError
 from grokinterp.base.result import Result
 from grokinterp.models.architecture import Weights, all_finite
-from grokinterp.reading._load import rising_steps as rising_steps
 from grokinterp.runs._snapshot import Snapshot
 from grokinterp.runs.run import Run
 from grokinterp.tasks.task import Task

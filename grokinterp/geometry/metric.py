@@ -28,10 +28,9 @@ from grokinterp.geometry.inputs import (
     draw_inputs,
     exact_weights,
     logits_on_batches,
-    rising_steps,
 )
 from grokinterp.models.architecture import Weights
-from grokinterp.reading._load import Subject, run_of, snapshot_of
+from grokinterp.reading._load import Subject, rising_steps, run_of, snapshot_of
 from grokinterp.tasks.task import Task
 
 FORMS = ("exact", "diagonal")

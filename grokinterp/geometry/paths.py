@@ -18,10 +18,10 @@ from torch import Tensor
 
 from grokinterp.base.checks import instance, listed, tensor, whole
 from grokinterp.base.errors import InputError, shown, whole_number
-from grokinterp.geometry.inputs import Sampled, draw_inputs, rising_steps
+from grokinterp.geometry.inputs import Sampled, draw_inputs
 from grokinterp.geometry.predictions import pairwise_distances, roots_along
 from grokinterp.progress.phases import Phases
-from grokinterp.reading._load import Subject, run_of
+from grokinterp.reading._load import Subject, rising_steps, run_of
 from grokinterp.runs.run import nearest_step
 from grokinterp.tasks.task import Task
 

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from grokinterp.base.checks import finite, number, tensor, whole
 from grokinterp.base.errors import InputError
-from grokinterp.geometry.inputs import Sampled, check_finite, draw_inputs, rising_steps
-from grokinterp.reading._load import Subject, named_runs, progress_bar
+from grokinterp.geometry.inputs import Sampled, check_finite, draw_inputs
+from grokinterp.reading._load import Subject, named_runs, progress_bar, rising_steps
 from grokinterp.runs.run import Run
 from grokinterp.tasks.task import Task
 

@@ -20,11 +20,11 @@ from grokinterp.base.checks import LARGEST_SEED, tensor, whole, word
 from grokinterp.base.errors import InputError
 from grokinterp.base.result import Result
 from grokinterp.geometry.fisher import logits_of
-from grokinterp.geometry.inputs import check_finite, rising_steps
+from grokinterp.geometry.inputs import check_finite
 from grokinterp.geometry.logit_gradients import kernels_of
 from grokinterp.progress.measures import Columns, measure
 from grokinterp.progress.phases import phases_of_metrics
-from grokinterp.reading._load import Subject, progress_bar, run_of
+from grokinterp.reading._load import Subject, progress_bar, rising_steps, run_of
 from grokinterp.runs.run import Run
 from grokinterp.tasks.task import Task, unmirrored_rows
 
@@ -178,11 +178,11 @@ class TangentKernel(Result):
         ]
         if self.memorization_step is not None:
             at = self.distance_at_memorization
-            lines.append(f"lazy at memorisation: {_word(self.lazy)} (distance {at:.3g})")
+            lines.append(f"lazy at memorisation: {word_of(self.lazy)} (distance {at:.3g})")
         if self.transition is not None:
             share, growth = self.share_in_transition, self.growth_in_transition
             lines.append(
-                f"rich at the transition: {_word(self.rich)} ({share:.1%} of the distance, "
+                f"rich at the transition: {word_of(self.rich)} ({share:.1%} of the distance, "
                 f"alignment x {growth:.3g})"
             )
         return lines
@@ -393,7 +393,8 @@ def _agreed(values: Float[Tensor, " sets"], holds: Callable[[Tensor], Tensor]) -
     return bool(found[0]) if bool((found == found[0]).all()) else None
 
 
-def _word(verdict: bool | None) -> str:
+def word_of(verdict: bool | None) -> str:
+    """A verdict as it is told."""
     return {True: "yes", False: "no", None: "undetermined"}[verdict]
 
 

@@ -147,23 +147,19 @@ class RunWriter:
         """
         manifest = Manifest.read(folder)
         manifest.goes_on(step, environment)
-        content = read_checked(
-            folder / METRICS, manifest.sha256[METRICS], n_bytes=manifest.metrics["bytes"]
-        )
-        columns, lines = _rows_until(step, content)
+
+        def table(name: str, known: Mapping[str, Any], until: int) -> tuple[list[str], list[str]]:
+            path, digest = folder / name, manifest.sha256[name]
+            return _rows_until(until, read_checked(path, digest, n_bytes=known["bytes"]))
+
+        columns, lines = table(METRICS, manifest.metrics, step)
         measures: list[str] | None = None
         measured: list[str] = []
         if manifest.measures is not None:  # kept by those that do not measure, too
-            content = read_checked(
-                folder / MEASURED, manifest.sha256[MEASURED], n_bytes=manifest.measures["bytes"]
-            )
-            measures, measured = _rows_until(step, content)
+            measures, measured = table(MEASURED, manifest.measures, step)
         dynamics: list[str] = []
         if manifest.dynamics is not None:  # whose rows are of steps that an update has followed
-            content = read_checked(
-                folder / DYNAMICS, manifest.sha256[DYNAMICS], n_bytes=manifest.dynamics["bytes"]
-            )
-            _, dynamics = _rows_until(step - 1, content)
+            _, dynamics = table(DYNAMICS, manifest.dynamics, step - 1)
         kept = [saved for saved in manifest.steps if saved <= step]
         names = {SPLIT, *map(weights_file, kept)}
         checksums = {name: digest for name, digest in manifest.sha256.items() if name in names}
@@ -263,8 +259,8 @@ class RunWriter:
             size = {"rows": len(self._measured), "bytes": len(tables[MEASURED])}
             self.manifest.measures = self.manifest.measures | size
         if self.manifest.dynamics is not None:
-            size = {"rows": len(self._dynamics), "bytes": len(tables[DYNAMICS])}
-            self.manifest.dynamics = size
+            rows = len(self._dynamics)
+            self.manifest.dynamics = {"rows": rows, "bytes": len(tables[DYNAMICS])}
         self.manifest.sha256 |= {name: sha256(content) for name, content in tables.items()}
         self.manifest.write(self.folder)
 
