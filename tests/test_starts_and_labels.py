@@ -1,7 +1,6 @@
 """Where training starts, and which labels it is given: weights of another run, wrong labels."""
 
 import copy
-import math
 import shutil
 from dataclasses import dataclass
 
@@ -10,36 +9,14 @@ import torch
 
 import grokinterp as gi
 from grokinterp.training.loop import Session
+from tests.small_runs import SMALL, each_trained_once, flat, norm
 
 pytestmark = pytest.mark.shapes_unchecked  # their checks take longer than what is checked here
-
-SMALL = gi.Recipe(
-    model="mlp", p=5, d_mlp=8, train_fraction=0.8, lr=0.05, steps=30, checkpoints="every:10",
-    log_every=1, threads=1,
-)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """Runs of recipes, each trained once."""
-    folder, made = tmp_path_factory.mktemp("runs"), {}
-
-    def run(**changes):
-        key = repr(sorted(changes.items()))
-        if key not in made:
-            recipe = SMALL.replace(**changes)
-            made[key] = gi.train(recipe, folder / str(len(made)), progress=False)
-        return made[key]
-
-    return run
-
-
-def norm(weights):
-    return math.sqrt(sum(float(w.double().square().sum()) for w in weights.values()))
-
-
-def flat(weights):
-    return torch.cat([w.double().flatten() for w in weights.values()])
+    return each_trained_once(tmp_path_factory.mktemp("runs"))
 
 
 def test_a_run_starts_from_another(runs, tmp_path):
