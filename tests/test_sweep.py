@@ -255,6 +255,51 @@ def test_an_axis_may_leave_a_key_out():
     assert [x.build_task().d_vocab for x in again.recipes().values()] == [8, 10]
 
 
+VARIANTS = """
+recipe = "mod11-quick"
+seeds = 2
+[variants.baseline]
+[variants.held]
+weight_decay = 0
+norm_clamp = "global"
+betas = [0.9, 0.99]
+"""
+
+
+def test_variants_are_named_changes_that_cross_the_axes(tmp_path):
+    sweep = from_text(tmp_path, VARIANTS)
+    recipes = sweep.recipes()
+    assert list(recipes) == ["baseline,seed=0", "baseline,seed=1", "held,seed=0", "held,seed=1"]
+    base = gi.recipes()["mod11-quick"]
+    changes = {"weight_decay": 0, "norm_clamp": "global", "betas": (0.9, 0.99)}
+    assert recipes["baseline,seed=1"] == base.replace(seed=1)
+    assert recipes["held,seed=1"] == base.replace(seed=1, **changes)
+    assert [variant for variant, _ in sweep.members().values()] == ["baseline"] * 2 + ["held"] * 2
+    assert from_text(tmp_path, sweep.to_toml()) == sweep
+    alone = Sweep(base, (), variants={"one": {}, "no_decay": {"weight_decay": 0}})
+    assert list(alone.recipes()) == ["one", "no_decay"]
+    assert from_text(tmp_path, alone.to_toml()) == alone
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (
+            "[variants.a]\nweight_dacay = 1",
+            "variant a: .*weight_dacay.*did you mean 'weight_decay'",
+        ),
+        ("[variants.a]\nseed = 1", "'seed' stands in the variant a and in an axis"),
+        ('[variants."../x"]\nlr = 1', "variant '../x' cannot name a folder"),
+        ("variants = 3", "variants=3 are no tables"),
+    ],
+)
+def test_bad_variants_are_refused_in_one_line(text, why, tmp_path):
+    above = 'recipe = "mod11-quick"\nseeds = 2\n'
+    with pytest.raises(gi.InputError, match=why) as caught:
+        from_text(tmp_path, above + text)
+    assert "\n" not in str(caught.value)
+
+
 def test_measures_that_nobody_knows_are_refused_before_they_travel(tmp_path):
     base = gi.Recipe(p=5, d_model=8, n_heads=1, d_head=8, d_mlp=8, steps=1)
     sweep = Sweep(base, ({"seed": (0, 1)},), ("compresibility",))

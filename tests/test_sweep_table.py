@@ -83,6 +83,22 @@ def test_the_table(sweep, tmp_path):
     assert Sweep.from_toml(tmp_path / "out" / SWEEP) == sweep
 
 
+def test_a_variant_has_a_column_and_more_of_them_may_come(tiny, tmp_path):
+    base = tiny.replace(steps=4, checkpoints=(4,))
+    axes = ({"seed": (0, 1)},)
+    variants = {"baseline": {}, "no_decay": {"weight_decay": 0}}
+    run_sweep(Sweep(base, axes, variants=variants), tmp_path, progress=False)
+    more = Sweep(base, axes, variants={"fast": {"lr": 0.1}} | variants)
+    before = times(tmp_path)
+    table = run_sweep(more, tmp_path, progress=False)
+    assert list(table.columns) == ["run", "variant", "seed", "note", "fingerprint"]
+    assert list(table.variant) == ["fast"] * 2 + ["baseline"] * 2 + ["no_decay"] * 2
+    assert list(table.run) == list(more.recipes())
+    trained = tmp_path / "no_decay,seed=1" / "run.json"
+    assert times(tmp_path)[trained] == before[trained]
+    assert gi.load(trained.parent).recipe == base.replace(weight_decay=0, seed=1)
+
+
 def test_what_is_done_is_not_touched(sweep, tmp_path):
     counted = Counted()
     first = run_sweep(sweep, tmp_path, measure=counted, progress=False)

@@ -12,7 +12,14 @@
     data_seed = [0, 1, 2]
 
 These are six runs, `init_scale=10,seed=0` to `init_scale=1,seed=2`. `seeds = 3`, or
-`seeds = [0, 4]`, among the first lines stands for a last axis of `seed`. Without `ensemble` each
+`seeds = [0, 4]`, among the first lines stands for a last axis of `seed`. Settings that are no
+product, such as an experiment and its controls, have names instead:
+
+    [variants.baseline]
+    [variants.no_decay]
+    weight_decay = 0
+
+and cross the axes as a first one would: `no_decay,seed=0`. Without `ensemble` each
 run is trained by itself; with it, runs go together whose recipes differ only in the keys `FREE` of
 `training.ensemble`. It changes no run that is there.
 
@@ -25,8 +32,9 @@ import functools
 import itertools
 import math
 import operator
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +47,8 @@ from grokinterp.recipe.recipe import Recipe, parse_toml, read_toml, value_text
 
 MOST_RUNS = 10_000
 LONGEST_NAME = 200  # of a folder; file systems allow 255
-TOP_LEVEL = ("recipe", "measures", "ensemble", "seeds", "set", "axes")
+VARIANT = "variant"
+TOP_LEVEL = ("recipe", "measures", "ensemble", "seeds", "set", "variants", "axes")
 EXAMPLE = "seeds = 3, and keys of the recipe below [set]"
 ADVICE = "give such as {log = [0.1, 10], n = 5} or {linear = [0.1, 0.9], n = 5}."
 
@@ -81,22 +90,29 @@ def range_values(key: str, given: Mapping[str, Any], *, base: Recipe) -> tuple[f
 
 @dataclass(frozen=True)
 class Sweep:
-    """A base recipe, axes of keys that vary together, and the names of what to measure.
+    """A base recipe, named variants of it, axes of keys that vary together, and what to measure.
 
     >>> sweep = Sweep(Recipe(p=7), ({"lr": (0.1, 0.01)}, {"seed": (0, 1), "data_seed": (5, 6)}))
     >>> list(sweep.recipes())
     ['lr=0.1,seed=0', 'lr=0.1,seed=1', 'lr=0.01,seed=0', 'lr=0.01,seed=1']
 
     Axes are crossed, and the last one varies fastest. At most `ensemble` runs are trained together.
+    `variants` are changes of the base by name, crossed with the axes before the first of them:
+
+    >>> variants = {"baseline": {}, "no_decay": {"weight_decay": 0}}
+    >>> list(Sweep(Recipe(p=7), ({"seed": (0, 1)},), variants=variants).recipes())
+    ['baseline,seed=0', 'baseline,seed=1', 'no_decay,seed=0', 'no_decay,seed=1']
+
     Every recipe is made, and so checked, with the sweep: InputError for axes that are empty or of
-    unequal length, a key in two axes, more than 10,000 runs, runs that would share a folder, and
-    whatever a recipe refuses.
+    unequal length, a key in two axes or in a variant and an axis, more than 10,000 runs, runs that
+    would share a folder, and whatever a recipe refuses.
     """
 
     base: Recipe
     axes: tuple[Mapping[str, tuple[Any, ...]], ...]
     measures: tuple[str, ...] = ()
     ensemble: int = 1
+    variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not isinstance(self.base, Recipe):
@@ -107,14 +123,20 @@ class Sweep:
         names = self.measures
         if not isinstance(names, tuple) or not all(isinstance(name, str) for name in names):
             raise refused("measures", names, "a tuple of names", "such as ('sizes',)")
-        if not self.axes:
+        _check_variants(self.variants)
+        if not self.axes and not self.variants:
             raise InputError("nothing varies; give [[axes]] such as seed = [0, 1, 2].")
         for axis in self.axes:
             _check_axis(axis)
         if len(set(self.keys)) < len(self.keys):
             twice = next(key for key in self.keys if self.keys.count(key) > 1)
             raise InputError(f"{shown(twice)} stands in two axes; a key varies in one.")
-        if (n := math.prod(map(_length, self.axes))) > MOST_RUNS:
+        for name, changes in self.variants.items():
+            if both := [key for key in changes if key in self.keys]:
+                raise InputError(
+                    f"{shown(both[0])} stands in the variant {name} and in an axis; leave one out."
+                )
+        if (n := math.prod(map(_length, self.axes)) * max(1, len(self.variants))) > MOST_RUNS:
             raise InputError(f"the axes make {n} runs; at most {MOST_RUNS} are one sweep.")
         self.recipes()
 
@@ -125,20 +147,29 @@ class Sweep:
 
     def recipes(self) -> dict[str, Recipe]:
         """The recipe of every run under the name of its folder, in order."""
+        return {name: recipe for name, (_, recipe) in self.members().items()}
+
+    def members(self) -> dict[str, tuple[str, Recipe]]:
+        """The variant ("" without variants) and the recipe of every run, by its name."""
         settings = (
             [dict(zip(axis, values, strict=True)) for values in zip(*axis.values(), strict=True)]
             for axis in self.axes
         )
-        points = itertools.product(*settings)
-        made = [self.base.replace(**functools.reduce(operator.or_, point)) for point in points]
+        points: list[dict[str, Any]] = [
+            functools.reduce(operator.or_, point, {}) for point in itertools.product(*settings)
+        ]
+        variants = self.variants or {"": {}}
+        bases = {name: self._variant(name) for name in variants}
+        made = [(name, bases[name].replace(**point)) for name in variants for point in points]
         named_by: list[str] = []
         for axis in self.axes:
             first, *others = axis
-            texts = {value_text(first, recipe) for recipe in made}  # 1 and 1.0 are one scale
+            texts = {value_text(first, recipe) for _, recipe in made}  # 1 and 1.0 are one scale
             named_by += [first] if len(texts) == _length(axis) else [first, *others]
-        found: dict[str, Recipe] = {}
-        for recipe in made:
-            name = ",".join(f"{key}={value_text(key, recipe)}" for key in named_by)
+        found: dict[str, tuple[str, Recipe]] = {}
+        for variant, recipe in made:
+            values = [f"{key}={value_text(key, recipe)}" for key in named_by]
+            name = ",".join([variant, *values] if variant else values)
             if name in found:
                 raise InputError(f"two runs are both {name}; give values whose names differ.")
             if len(name) > LONGEST_NAME:
@@ -146,8 +177,14 @@ class Sweep:
                     f"the run {name[:40]}... has a name of {len(name)} characters, more than "
                     f"{LONGEST_NAME}; name a key with shorter values first in its axis."
                 )
-            found[name] = recipe
+            found[name] = variant, recipe
         return found
+
+    def _variant(self, name: str) -> Recipe:
+        try:
+            return self.base.replace(**self.variants.get(name, {}))
+        except InputError as error:
+            raise InputError(f"variant {name}: {error}") from None
 
     @classmethod
     def from_toml(cls, path: str | Path) -> "Sweep":
@@ -166,6 +203,7 @@ class Sweep:
                 "measures": list(self.measures),
                 **({} if self.ensemble == 1 else {"ensemble": self.ensemble}),
                 "recipe": self.base.to_dict(),
+                **({"variants": _plain(self.variants)} if self.variants else {}),
                 "axes": [
                     {key: ["" if x is None else x for x in values] for key, values in axis.items()}
                     for axis in self.axes
@@ -194,6 +232,11 @@ def _from_dict(content: Mapping[str, Any], *, beside: Path) -> Sweep:
     measures = content.get("measures", [])
     if not isinstance(measures, list) or not all(isinstance(one, str) for one in measures):
         raise InputError(f"measures={shown(measures)} is no list of names.")
+    variants = content.get("variants", {})
+    if not isinstance(variants, dict) or not all(isinstance(x, dict) for x in variants.values()):
+        raise InputError(
+            f"variants={shown(variants)} are no tables; write [variants.NAME] and keys below it."
+        )
     axes = content.get("axes", [])
     if not isinstance(axes, list) or not all(isinstance(axis, dict) for axis in axes):
         raise InputError(f"axes={shown(axes)} are no tables; write [[axes]] and keys below it.")
@@ -212,7 +255,25 @@ def _from_dict(content: Mapping[str, Any], *, beside: Path) -> Sweep:
                 for key, x in lists.items()
             }
         )
-    return Sweep(base, tuple(made), tuple(measures), content.get("ensemble", 1))
+    return Sweep(
+        base, tuple(made), tuple(measures), content.get("ensemble", 1), _frozen_values(variants)
+    )
+
+
+def _frozen_values(variants: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Lists of a TOML file as the tuples that a recipe has."""
+    return {
+        name: {key: tuple(x) if isinstance(x, list) else x for key, x in changes.items()}
+        for name, changes in variants.items()
+    }
+
+
+def _plain(variants: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The same as a TOML file has them; "" stands for a key that is left out."""
+    return {
+        name: {key: "" if x is None else x for key, x in changes.items()}
+        for name, changes in variants.items()
+    }
 
 
 def _base(given: object, *, beside: Path) -> Recipe:
@@ -234,6 +295,18 @@ def _seeds(given: object) -> list[Any]:
 
 def _length(axis: Mapping[str, Sequence[Any]]) -> int:
     return len(next(iter(axis.values())))
+
+
+def _check_variants(variants: object) -> None:
+    changes = list(variants.values()) if isinstance(variants, Mapping) else [None]
+    if not isinstance(variants, Mapping) or not all(isinstance(x, Mapping) for x in changes):
+        raise refused("variants", variants, "changes by name", "{'no_decay': {'weight_decay': 0}}")
+    for name in variants:
+        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", name):
+            raise InputError(
+                f"variant {shown(name)} cannot name a folder; give letters, digits and . _ + -, "
+                "such as no_decay."
+            )
 
 
 def _check_axis(axis: Mapping[str, Any]) -> None:

@@ -31,7 +31,7 @@ from grokinterp.runs.manifest import RUN_JSON
 from grokinterp.runs.run import Run
 from grokinterp.sweeps.executors import NOTE, Made
 from grokinterp.sweeps.storage import Place
-from grokinterp.sweeps.sweep import Sweep
+from grokinterp.sweeps.sweep import VARIANT, Sweep
 
 PHASES = ("memorization", "circuit_formation", "cleanup")
 DATES = ("t_train", "t_test", "memorization_step", "grok_step")
@@ -138,11 +138,12 @@ class SweepTable:
     def __init__(self, sweep: Sweep, place: Place, *, measured: bool) -> None:
         self._place = place
         self._keys = sweep.keys
+        self._first = [RUN, *([VARIANT] if sweep.variants else []), *sweep.keys]
         self._measures = ",".join(sweep.measures) if measured else "nothing"
-        self._recipes = sweep.recipes()
+        self._members = sweep.members()
         content = place.read(RESULTS)
         there = {} if content is None else self._read(content)
-        held = (name for name in self._recipes if name in there and self._holds(there[name]))
+        held = (name for name in self._members if name in there and self._holds(there[name]))
         self.rows = {name: there[name] for name in held}
 
     def __len__(self) -> int:
@@ -163,7 +164,7 @@ class SweepTable:
         row = {column: cell(value) for column, value in values.items()}
         row[FINGERPRINT] = self._fingerprint(row, made.run_json)
         self.rows[made.name] = row
-        self.rows = {name: self.rows[name] for name in self._recipes if name in self.rows}
+        self.rows = {name: self.rows[name] for name in self._members if name in self.rows}
         self.write()
         return row
 
@@ -179,7 +180,7 @@ class SweepTable:
     def frame(self) -> pd.DataFrame:
         """The table with numbers where a column has nothing else, to the last bit of the file."""
         frame = pd.DataFrame(list(self.rows.values()), columns=self._columns()).fillna("")
-        for column in frame.columns.difference([RUN, NOTE, FINGERPRINT]):
+        for column in frame.columns.difference([RUN, VARIANT, NOTE, FINGERPRINT]):
             for kind in (TRUTHS.__getitem__, int, float):
                 with contextlib.suppress(KeyError, ValueError):
                     frame[column] = [kind(cell) if cell else math.nan for cell in frame[column]]
@@ -190,12 +191,13 @@ class SweepTable:
         ends = (NOTE, FINGERPRINT)
         rows = self.rows.values()
         measured = dict.fromkeys(column for row in rows for column in row if column not in ends)
-        return [*dict.fromkeys([RUN, *self._keys, *measured]), *ends]
+        return [*dict.fromkeys([*self._first, *measured]), *ends]
 
     def _own(self, name: str) -> CSVRow:
-        """The cells that follow from the recipe: the run's name, and the keys that vary."""
-        recipe = self._recipes[name]
-        return {RUN: name} | {key: cell(getattr(recipe, key)) for key in self._keys}
+        """The cells that follow from the sweep: the run's name, and what varies."""
+        variant, recipe = self._members[name]
+        values = [name, *([variant] if variant else []), *(getattr(recipe, k) for k in self._keys)]
+        return dict(zip(self._first, map(cell, values), strict=True))
 
     def _holds(self, row: CSVRow) -> bool:
         name = row[RUN]
@@ -210,7 +212,7 @@ class SweepTable:
         return (
             row.items() >= self._own(name).items()
             and content.get("finished") is True
-            and recipe == self._recipes[name]
+            and recipe == self._members[name][1]
             and self._place.has(name, content["sha256"])
         )
 
@@ -231,15 +233,15 @@ class SweepTable:
         except csv.Error as error:
             raise InputError(f"{file} is damaged ({error}); {advice}") from None
         header = lines[0] if lines else []
-        first, last = header[: 1 + len(self._keys)], header[-2:]
+        first, last = header[: len(self._first)], header[-2:]
         if UNREADABLE in "".join(header):
             raise InputError(f"{file} is damaged (its first line is no text); {advice}")
-        own = first == [RUN, *self._keys] and last == [NOTE, FINGERPRINT]
+        own = first == self._first and last == [NOTE, FINGERPRINT]
         if not own or len({*header}) < len(header):
             raise InputError(f"{file} has other columns than this sweep's; {advice}")
         found: dict[str, CSVRow] = {}
         for line in lines[1:]:
-            if len(line) != len(header) or line[0] not in self._recipes or line[0] in found:
+            if len(line) != len(header) or line[0] not in self._members or line[0] in found:
                 told = ascii(",".join(line)[:60])
                 raise InputError(f"{file} is damaged (row {told}); {advice}")
             found[line[0]] = dict(zip(header, line, strict=True))

@@ -18,6 +18,7 @@ from grokinterp.figures._figure import LABEL_COLOURS, SERIES, checked, plain
 from grokinterp.progress.labels import LABELS
 from grokinterp.recipe.keys import CHANCE, every_key
 from grokinterp.sweeps.statistics import MedianInterval, median_interval
+from grokinterp.sweeps.sweep import VARIANT
 from grokinterp.sweeps.table import NOTE, RUN, read_results
 
 TIMES = ("memorization_step", "grok_step", "t_train", "t_test")
@@ -197,8 +198,8 @@ class Table:
 
     @cached_property
     def varied(self) -> dict[str, list[Any]]:
-        """The recipe keys that have more than one value, seeds too, with their cells."""
-        known = {key for keys in every_key().values() for key in keys}
+        """What has more than one value, with its cells: recipe keys, seeds too, and variants."""
+        known = {VARIANT, *(key for keys in every_key().values() for key in keys)}
         cells = {key: self.column(key) for key in self.frame.columns if key in known}
         return {key: each for key, each in cells.items() if len({*map(str, each)}) > 1}
 
