@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from grokinterp import _register as register
     from grokinterp.base import InputError, Interrupted
     from grokinterp.circuits import Ablation, ablate, hooks, paper_table
+    from grokinterp.claims import Claims, explain
     from grokinterp.comparison import Comparison, compare
     from grokinterp.fourier import KeyFrequencies, key_frequencies
     from grokinterp.progress import Phases, Watch, detect_phases, progress_measures
@@ -38,11 +39,12 @@ ROOMS = (
 )  # fmt: skip
 
 _HOME = {
-    "Ablation": "circuits", "Comparison": "comparison", "InputError": "base", "Interrupted": "base",
+    "Ablation": "circuits", "Claims": "claims", "Comparison": "comparison", "InputError": "base",
+    "Interrupted": "base",
     "IsingTask": "tasks", "KeyFrequencies": "fourier", "ModularTask": "tasks", "Phases": "progress",
     "Recipe": "recipe", "Recorder": "runs", "Run": "runs", "Snapshot": "runs", "Sweep": "sweeps",
     "Watch": "progress", "ablate": "circuits", "compare": "comparison",
-    "detect_phases": "progress", "export": "reading", "hooks": "circuits", "import_run": "reading",
+    "detect_phases": "progress", "explain": "claims", "export": "reading", "hooks": "circuits", "import_run": "reading",
     "key_frequencies": "fourier", "load": "reading", "paper_table": "circuits",
     "progress_measures": "progress", "read_log": "reading", "recipes": "recipe",
     "report": "reporting", "run_sweep": "sweeps", "snapshot": "runs", "train": "training",
@@ -85,7 +87,11 @@ LATER.update(
             "grokinterp.geometry.tangent_kernel",
             "grokinterp.encodings.run_measures",
         ),
-        "claim": ("grokinterp.comparison.manning_coe",),
+        "claim": (
+            "grokinterp.claims.four_explanations",
+            "grokinterp.claims.four_explanations_by_controls",
+            "grokinterp.comparison",
+        ),
         "log_format": ("grokinterp.reading.logs.table",),
     }
 )  # fmt: skip

@@ -1,13 +1,16 @@
 """The runs that a verdict rests on, by regime, and whether they are enough for one."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from grokinterp.runs.run import Run
 from grokinterp.sweeps.statistics import median_interval
 
-FEWEST = 3  # seeds per regime for a verdict
+FEWEST = 3  # seeds for a verdict where seeds matter
+# What makes the evidence of claims that need it out of runs, by their `needs`: a later room knows.
+GATHERED: dict[str, Callable[[Sequence[Run]], Any]] = {}
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,36 @@ from grokinterp.base.result import Result
 from grokinterp.claims.evidence import FEWEST
 
 Verdict = Literal["supported", "contradicted", "undetermined"]
+NEEDS = ("run", "runs", "controls")
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """The number of a finding that decides, and the value above or below which it supports.
+
+    >>> import grokinterp as gi
+    >>> gi.claims.Threshold("acceleration", 3.0, "below")
+    Threshold(number='acceleration', at=3.0, side='below')
+    """
+
+    number: str
+    at: float
+    side: Literal["above", "below"]
+
+
+class Undetermined(Exception):  # noqa: N818  no fault of anybody's
+    """Raised by a rule that cannot decide: why not, and what it would need."""
+
+    def __init__(
+        self,
+        reason: str,
+        *,
+        needs: str = "",
+        numbers: Mapping[str, float] | None = None,
+        seeds: Mapping[str, int] | None = None,
+    ) -> None:
+        super().__init__(reason)
+        self.finding = Finding("undetermined", reason, numbers or {}, seeds or {}, needs, needs)
 
 
 class Finding(NamedTuple):
@@ -43,6 +73,9 @@ class Finding(NamedTuple):
     numbers: Mapping[str, float]
     seeds: Mapping[str, int]
     would_change: str = ""  # a supported claim's are its falsifiers
+    needs: str = ""  # what an undetermined one lacks, where that is not more of the same
+    threshold: Threshold | None = None
+    chance: float | None = None  # that the rule supports numbers that have nothing to do with it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +84,10 @@ class Claim(Result):
 
     `seeds` counts the different seeds per regime that the verdict rests on, `numbers` are all that
     the rule looked at, `would_change` says what would turn the verdict, `falsifiers` what would
-    turn one of "supported". `needs` is what it is decided on: one run, several runs, or controls.
+    turn one of "supported". `needs` is what it is decided on (one run, several runs, or controls),
+    or what is missing: "the control no_decay", "--slow". `threshold` names the number that decides,
+    and where. `chance` is the probability that the rule finds numbers supporting that have nothing
+    to do with the claim; None where nobody knows how such numbers would be distributed.
 
     >>> import grokinterp as gi
     >>> from types import SimpleNamespace as Profile
@@ -84,6 +120,12 @@ class Claim(Result):
     would_change: str = field(repr=False)
     needs: str = "runs"
     falsifiers: tuple[str, ...] = field(default=(), repr=False)
+    threshold: Threshold | None = field(default=None, repr=False)
+    chance: float | None = field(default=None, repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every field in plain values; `id` is the name."""
+        return {"id": self.name, **super().to_dict()}
 
     def table(self) -> pd.DataFrame:
         """One row per number that the rule looked at."""
@@ -106,22 +148,32 @@ class RegisteredClaim:
     rule: str
     needs: str
     falsifiers: tuple[str, ...]
+    slow: bool = field(repr=False)
     decide: Callable[[Any], Finding] = field(repr=False)
 
     def __call__(self, evidence: Any) -> Claim:
         """The verdict on this evidence, with all that it rests on."""
-        about = {key: value for key, value in vars(self).items() if key != "decide"}
-        with strangers(f"claim={self.name!r}", self.decide):
-            finding = self.decide(evidence)
+        try:
+            with strangers(f"claim={self.name!r}", self.decide):
+                finding = self.decide(evidence)
+        except Undetermined as why:
+            finding = why.finding
+        return self.found(finding)
+
+    def found(self, finding: Finding) -> Claim:
+        """The claim with what its rule finds."""
+        hidden = ("decide", "slow")
+        about = {key: value for key, value in vars(self).items() if key not in hidden}
         if not isinstance(finding, Finding) or finding.verdict not in get_args(Verdict):
             raise InputError(
                 f"claim={self.name!r} finds {shown(finding)}; return a gi.claims.Finding with a "
                 f"verdict of {', '.join(get_args(Verdict))}."
             )
         found = finding._asdict()
+        found["needs"] = found["needs"] or self.needs
         if found["verdict"] == "supported":
             found["would_change"] = found["would_change"] or " or ".join(self.falsifiers)
-        return Claim(**about, **found)
+        return Claim(**{**about, **found})
 
 
 CLAIMS: Registry[RegisteredClaim] = Registry("claim")
@@ -135,13 +187,16 @@ def claim(
     rule: str,
     needs: str = "runs",
     falsifiers: Sequence[str] = (),
+    slow: bool = False,
 ) -> Callable[[Callable[[Any], Finding]], RegisteredClaim]:
     """Register a function of evidence as the rule that decides a published claim.
 
     `rule` says in words when the function finds the claim supported and when contradicted,
-    `falsifiers` what would turn a supported one, `needs` what it is decided on: "run", "runs" (the
-    `Evidence` of both regimes, as `gi.compare` gives it) or "controls". A name that is taken is
-    refused, unless the same function is registered again, as in a notebook.
+    `falsifiers` what would turn a supported one, `needs` what it is decided on: "run" (a
+    `RunEvidence`; of several runs each is decided by itself), "controls" (a `ControlEvidence`) or
+    "runs" (the `Evidence` of both regimes, as `gi.compare` gives it). A rule that takes more than
+    20 seconds for a run is `slow`: `gi.explain` decides it where it is asked to. A name that is
+    taken is refused, unless the same function is registered again, as in a notebook.
 
     >>> import grokinterp as gi
     >>> @gi.claims.claim(
@@ -158,12 +213,12 @@ def claim(
     >>> del gi.claims.CLAIMS["steady_are_small"]
     """
     CLAIMS.named(name)
-    needs = word("needs", needs, ("run", "runs", "controls"))
+    needs = word("needs", needs, NEEDS)
     against = tuple(listed("falsifiers", falsifiers, such_as="['a run without it']"))
 
     def register(decide: Callable[[Any], Finding]) -> RegisteredClaim:
         check_function("claim", name, decide, ("evidence",))
-        made = RegisteredClaim(name, statement, source, rule, needs, against, decide)
+        made = RegisteredClaim(name, statement, source, rule, needs, against, slow, decide)
         return CLAIMS.add(name, made, by=decide)
 
     return register

@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from grokinterp.base.checks import word
 from grokinterp.base.errors import InputError
 from grokinterp.base.result import Result, plain_values, text_table
-from grokinterp.claims.evidence import Evidence, known
+from grokinterp.claims.evidence import GATHERED, Evidence, known
 from grokinterp.claims.registry import CLAIMS, Claim
 from grokinterp.comparison import lineup, manning_coe  # noqa: F401  claims register themselves
 from grokinterp.comparison.lineup import REGIMES, RunProfile
@@ -261,7 +261,7 @@ class Comparison(Result):
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as `grokinterp compare --json` prints them; what is not defined is None."""
-        unprinted = ("notes", "needs", "falsifiers")
+        unprinted = ("id", "notes", "needs", "falsifiers", "threshold", "chance")
         claims = [
             {key: value for key, value in claim.to_dict().items() if key not in unprinted}
             for claim in self.claims
@@ -277,6 +277,12 @@ class Comparison(Result):
             "notes": self.notes,
         }
         return dict(plain_values(found))
+
+    @property
+    def evidence(self) -> Evidence:
+        """What the claims about regimes are decided on."""
+        grokked, steady = (self._in(regime) for regime in REGIMES)
+        return Evidence(grokked, steady, self.settings)
 
     def _in(self, regime: str) -> list[RunProfile]:
         return [profile for profile in self.profiles if self.regimes[profile.name] == regime]
@@ -350,19 +356,22 @@ def compare(
         profiles[i] = replace(profile, values=ordered)
     by_name = dict(zip(names, regimes, strict=True))
     setting_of = dict(zip(names, settings, strict=True))
-    grokked, steady = ([p for p in profiles if by_name[p.name] == regime] for regime in REGIMES)
-    evidence = Evidence(grokked, steady, setting_of)
     notes += [note for profile in profiles for note in profile.notes]
-    return Comparison(
+    made = Comparison(
         profiles=tuple(profiles),
         circuits=circuits,
         regimes=by_name,
         settings=setting_of,
-        claims=tuple(each(evidence) for each in CLAIMS.every() if each.needs == "runs"),
+        claims=(),
         notes=tuple(notes),
         align=align,
         by=by,
     )
+    about_regimes = [each for each in CLAIMS.every() if each.needs == "runs"]
+    return replace(made, claims=tuple(each(made.evidence) for each in about_regimes))
+
+
+GATHERED["runs"] = lambda runs: compare(runs).evidence
 
 
 def _places(profiles: Sequence[RunProfile], align: str) -> dict[str, dict[float, int]]:

@@ -33,6 +33,7 @@ HALF_CIRCLE = 2 / math.pi  # straightness of one, about which nobody would say s
     f"{SAME_WITHIN:.0%} of the larger change, and for Ising |r| falls from energy to |M| to M "
     "in every run; contradicted if one feature differs by more in every pair, or no run keeps "
     "the order",
+    slow=True,
     falsifiers=["a pair of runs that differs by more"],
 )
 def same_features(evidence: Evidence) -> Finding:
@@ -93,6 +94,7 @@ def _keeps_order(profile: RunProfile) -> bool | None:
     f"rank-sum test at {LEVEL:.0%}, contradicted if smaller by the same (so that of equal "
     "regimes one comparison in ten is decided); 3 against 3 seeds decide only without overlap. "
     "Other bases are told and do not decide",
+    slow=True,
     falsifiers=["a steady run with a smaller c than the grokked ones"],
 )
 def grokked_less_efficient(evidence: Evidence) -> Finding:
@@ -141,6 +143,7 @@ def grokked_less_efficient(evidence: Evidence) -> Finding:
     "over the settings' medians, and its 95 % interval over runs above 0; contradicted if that "
     "interval is below 0.71. The interval takes the runs for independent. Three settings can "
     "show that c rises; that it does so along a line takes more",
+    slow=True,
     falsifiers=["steady runs off the line"],
 )
 def compressive_regime(evidence: Evidence) -> Finding:
@@ -200,6 +203,7 @@ def compressive_regime(evidence: Evidence) -> Finding:
     "longer and have two checkpoints by then. Supported if in both regimes more than half do "
     "(all of at least 3, or the binomial test at 5 %), contradicted if in one of them more "
     "than half do not",
+    slow=True,
     falsifiers=["runs whose c goes on rising, or never exceeds its end"],
 )
 def peak_after_plateau(evidence: Evidence) -> Finding:
@@ -242,6 +246,7 @@ def _peaks(profile: RunProfile) -> bool | None:
     "bounds it from above and leaves the noise of the optimiser little room; supported or "
     "contradicted if more than half of the grokked runs are (all of at least 3, or the "
     "binomial test at 5 %)",
+    slow=True,
     falsifiers=["runs that take a longer way"],
 )
 def straight_path(evidence: Evidence) -> Finding:

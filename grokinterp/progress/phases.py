@@ -391,7 +391,7 @@ def _memorized_phases(
     train = curves.get("train_loss")
     begin = _beginning(curves, memorized)
     end = None if train is None or begin is None else memorization_bend(train)
-    rise = _rise(excluded, memorized.step, None)
+    rise = excluded_rise(excluded, memorized.step, None)
     if rise is None or rise < CIRCUIT_FACTOR:
         return _phases(begin, end)
     return _phases(begin, end, None)
@@ -418,7 +418,7 @@ def _circuit(
     """Whether the excluded loss confirms that a circuit stood at the start of cleanup."""
     if start is None:
         return ()
-    rise = _rise(excluded, memorized, start.step)
+    rise = excluded_rise(excluded, memorized, start.step)
     if rise is None:
         return ("no circuit is confirmed: there is no excluded loss to look at",)
     grown = (
@@ -430,8 +430,11 @@ def _circuit(
     return (f"no circuit is confirmed: {grown}, less than {CIRCUIT_FACTOR:g}",)
 
 
-def _rise(excluded: Curve | None, memorized: Step | None, at: Step | None) -> float | None:
-    """Excluded loss at a step (None: the last) over its least from memorising on, interpolated."""
+def excluded_rise(excluded: Curve | None, memorized: Step | None, at: Step | None) -> float | None:
+    """Excluded loss at a step (None: the last) over its least from memorising on, interpolated.
+
+    None where it is not known, or not above 0.
+    """
     if excluded is None or memorized is None or (excluded.values <= 0).any():
         return None
     at = excluded.step(-1) if at is None else at

@@ -1,0 +1,236 @@
+"""The claims of "Four Explanations for Grokking" that controls decide: A1, A4, C1 and C2.
+
+A control is a run of the same network on the same inputs that differs in how it is trained. What
+one is, is read from its recipe, never from its name.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from statistics import median
+
+from grokinterp.base.errors import InputError
+from grokinterp.claims.evidence import FEWEST
+from grokinterp.claims.four_explanations import said, side
+from grokinterp.claims.registry import Finding, Threshold, Undetermined, claim
+from grokinterp.claims.run_evidence import ControlEvidence, ControlRun, RunEvidence
+from grokinterp.sweeps.statistics import power_law
+
+AT_ONCE = 2.0  # t95 / t99 from which on there is a delay
+
+
+@claim(
+    "A1",
+    statement="grokking needs weight decay",
+    source=said("Liu et al. 2023 (Omnigrok, arXiv 2210.01117) and Nanda et al. 2023 (arXiv "
+                "2301.05217). Power et al. 2022 (arXiv 2201.02177, figure 1) grokked without"),
+    rule="over runs of the same network on the same inputs that train without weight decay, "
+    "whatever else holds or turns their updates: contradicted if any of them comes to answer "
+    f"95 % of the test inputs; supported if at least {FEWEST} seeds of plain training without "
+    "decay fit the training inputs and none does",
+    needs="controls",
+    falsifiers=["any run that generalises with weight decay 0, such as the controls perpendicular "
+                "and held_norm"],
+)  # fmt: skip
+def needs_decay(evidence: ControlEvidence) -> Finding:
+    """Whether any run generalises without weight decay."""
+    free = evidence.where(lambda run: not _decay(run) and run.same_lesson)
+    plain = [run for run in free if run.only("weight_decay")]
+    others = [run for run in free if not run.only("weight_decay")]
+    fitted = [run for run in plain if run.t99 is not None]
+    reached, elsewhere = ([run for run in those if run.t95] for those in (plain, others))
+    numbers = {
+        "no_decay_runs": len(plain),
+        "no_decay_fitted": len(fitted),
+        "no_decay_generalised": len(reached),
+        "other_decay_free_runs": len(others),
+        "other_decay_free_generalised": len(elsewhere),
+    }
+    seeds = {"no_decay": _seeds(plain), "other decay-free": _seeds(others)}
+    counted = f"{len(reached)} of {len(plain)} runs with plain decay 0 generalise"
+    if others:
+        counted += f", {len(elsewhere)} of {len(others)} whose updates are held or turned besides"
+    if reached or elsewhere:
+        named = ", ".join(run.name for run in (reached + elsewhere)[:4])
+        return Finding("contradicted", f"{counted} ({named})", numbers, seeds,
+                       "nothing: one run that generalises without decay is enough")  # fmt: skip
+    lacks = "the control no_decay"
+    if _seeds(fitted) >= FEWEST:
+        chance = 0.5 ** len(free)  # each generalises or not by the toss of a coin
+        return Finding("supported", counted, numbers, seeds, chance=chance)
+    why = counted if free else "no run without weight decay is here"
+    raise Undetermined(
+        f"{why}; needs {lacks}, {FEWEST} seeds of it (perpendicular and held_norm could "
+        "contradict it)",
+        needs=lacks, numbers=numbers, seeds=seeds,
+    )  # fmt: skip
+
+
+@claim(
+    "A4",
+    statement="the delay is inversely proportional to the weight decay",
+    source=said("Liu et al. 2023 (Omnigrok, arXiv 2210.01117) and Lyu et al. 2024 (arXiv "
+                "2311.18817)"),
+    rule=f"over at least 3 values of weight decay, {FEWEST} seeds each, at which every seed groks: "
+    "the exponent of the delay (t95 - t99) as a power law of the decay, by the bootstrap; "
+    "supported if its 95 % interval holds -1 and not 0, contradicted if it does not hold -1",
+    needs="controls",
+    falsifiers=["an interval of the exponent without -1"],
+)  # fmt: skip
+def delay_by_decay(evidence: ControlEvidence) -> Finding:
+    """Whether the delay falls as one over the weight decay."""
+    by_decay: dict[float, list[ControlRun]] = {}
+    for run in evidence.where(lambda run: run.only("weight_decay") and _decay(run) > 0):
+        by_decay.setdefault(_decay(run), []).append(run)
+    law = {decay: runs for decay, runs in sorted(by_decay.items())
+           if all(run.delay is not None for run in runs)}  # fmt: skip
+    left = [f"{decay:g}" for decay in by_decay if decay not in law]
+    points = [(decay, run.delay) for decay, runs in law.items() for run in runs if run.delay]
+    seeds = {f"decay {decay:g}": _seeds(runs) for decay, runs in sorted(by_decay.items())}
+    numbers = {f"delay_at_{decay:g}": median(run.delay or math.nan for run in runs)
+               for decay, runs in law.items()}  # fmt: skip
+    if len(law) < 3 or min(_seeds(runs) for runs in law.values()) < FEWEST:
+        told = ", ".join(f"{decay:g}" for decay in law) or "none"
+        without = f" (not every seed groks at {', '.join(left)})" if left else ""
+        needs = "the controls decay_x0.3, decay_x0.6 and decay_x3"
+        raise Undetermined(
+            f"decays with a delay of every seed: {told}{without}; needs {needs}, 3 values and "
+            f"{FEWEST} seeds",
+            needs=needs, numbers=numbers, seeds=seeds,
+        )  # fmt: skip
+    found = power_law(*zip(*points, strict=True))
+    numbers |= {"exponent": found.exponent, "exponent_low": found.low, "exponent_high": found.high}
+    reason = (
+        f"delay ~ decay^{found.exponent:.2f} [{found.low:.2f}, {found.high:.2f}] over "
+        f"{', '.join(f'{decay:g}' for decay in law)}"
+    )
+    if left:
+        reason += f" (at {', '.join(left)} not every seed groks: the law has an end)"
+    holds = found.low <= -1 <= found.high
+    verdict = side(holds and not found.low <= 0 <= found.high, not holds)
+    # By chance the exponent is anywhere from -2 to 0.
+    return Finding(verdict, reason, numbers, seeds, "more values of the decay, or more seeds",
+                   threshold=Threshold("exponent_low", -1.0, "below"),
+                   chance=min(1.0, (found.high - found.low) / 2))  # fmt: skip
+
+
+@claim(
+    "C1",
+    statement="networks generalise in a narrow zone of weight norms",
+    source=said("Liu et al. 2023 (Omnigrok, arXiv 2210.01117)"),
+    rule="over norms that are held from the start without weight decay, at least 3 of them with "
+    f"{FEWEST} seeds each; a norm succeeds if more than half of its seeds answer 95 % of the test "
+    "inputs: supported if some succeed and some do not, contradicted if all do or none does",
+    needs="controls",
+    falsifiers=["held norms that all generalise, or of which none does"],
+)
+def narrow_zone(evidence: ControlEvidence) -> Finding:
+    """Whether some held norms generalise and some do not."""
+    zone = _held_norms(evidence)
+    numbers: dict[str, float] = {}
+    for held, runs in zone.items():
+        numbers |= {f"held_{held:g}_runs": len(runs), f"held_{held:g}_generalised": _reached(runs)}
+    good = [held for held, runs in zone.items() if 2 * _reached(runs) > len(runs)]
+    bad = [held for held in zone if held not in good]
+    names = [", ".join(f"{x:g}" for x in those) or "none" for those in (good, bad)]
+    reason = f"held at {names[0]} times the initial norm it generalises, at {names[1]} not"
+    inside = [x for x in bad if good and min(good) < x < max(good)]
+    if good and bad:
+        low, high = min(zone) in good, max(zone) in good
+        ends = [end for end, is_open in (("below", low), ("above", high)) if is_open]
+        reason += f" (the zone is open {' and '.join(ends)})" * bool(ends)
+        reason += " (with a gap)" * bool(inside)
+    # By chance each norm succeeds or not by the toss of a coin.
+    return Finding(side(bool(good and bad), not (good and bad)), reason, numbers,
+                   _seeds_of_norms(zone), "held norms that differ, or do not",
+                   chance=1 - 2 * 0.5 ** len(zone))  # fmt: skip
+
+
+@claim(
+    "C2",
+    statement="the delay is the time in which decay walks the norm into the zone",
+    source=said("Liu et al. 2023 (Omnigrok, arXiv 2210.01117)"),
+    rule=f"of the norms, held without weight decay, at which all of at least {FEWEST} seeds "
+    "generalise, the one that does so first: supported if there is no delay left (median t95 / t99 "
+    f"at most {AT_ONCE:g}), contradicted if there is one",
+    needs="controls",
+    falsifiers=["a delay that stays where the norm is held inside the zone"],
+)
+def walks_into_the_zone(evidence: ControlEvidence) -> Finding:
+    """Whether a norm held inside the zone leaves no delay."""
+    zone = _held_norms(evidence)
+    inside = {held: runs for held, runs in zone.items() if _reached(runs) == len(runs)}
+    if not inside:
+        raise Undetermined("at no held norm do all seeds generalise", needs="held norms inside "
+                           "the zone", seeds=_seeds_of_norms(zone))  # fmt: skip
+    best = min(inside, key=lambda held: median(run.t95 or math.inf for run in inside[held]))
+    t99, t95 = (median(getattr(run, x) or math.inf for run in inside[best]) for x in ("t99", "t95"))
+    plain = [run for run in evidence.plain if run.t95]
+    ratio = t95 / t99 if t99 else math.inf
+    numbers = {"held": best, "t99": t99, "t95": t95, "t95_over_t99": ratio}
+    reason = f"held at {best:g} times the initial norm, t99 is {t99:g} and t95 {t95:g}"
+    if plain:
+        free = numbers["free_t95"] = median(run.t95 or math.inf for run in plain)
+        reason += f" (free: {free:g})"
+        walk = _walk(evidence.runs)
+        numbers |= walk
+        if walk:
+            reason += (
+                f"; the free norm starts at 1, has its peak at {walk['free_peak']:.2f} and groks "
+                f"at {walk['free_at_grok']:.2f}"
+            )
+    budget = max(run.run.steps[-1] for run in inside[best])
+    # By chance t95 lies anywhere (in its logarithm) between t99 and the last step.
+    chance = math.log(AT_ONCE) / math.log(budget / t99) if budget > AT_ONCE * t99 > 0 else 1.0
+    return Finding(side(ratio <= AT_ONCE, ratio > AT_ONCE), reason, numbers,
+                   {f"held {best:g}": _seeds(inside[best])}, "a norm held where no delay is left",
+                   threshold=Threshold("t95_over_t99", AT_ONCE, "below"),
+                   chance=chance)  # fmt: skip
+
+
+def _decay(run: ControlRun) -> float:
+    assert run.run.recipe is not None
+    return float(run.run.recipe.weight_decay)
+
+
+def _seeds(runs: Sequence[ControlRun]) -> int:
+    return len({run.seed for run in runs})
+
+
+def _reached(runs: Sequence[ControlRun]) -> int:
+    return sum(run.t95 is not None for run in runs)
+
+
+def _held_norms(evidence: ControlEvidence) -> dict[float, list[ControlRun]]:
+    """The runs of every held norm, over the initial one, of all of them enough."""
+    zone: dict[float, list[ControlRun]] = {}
+    for run in evidence.where(lambda run: run.held):
+        assert run.run.recipe is not None
+        zone.setdefault(float(run.run.recipe.clamp_to), []).append(run)
+    zone = dict(sorted(zone.items()))
+    if len(zone) < 3 or min(map(_seeds, zone.values())) < FEWEST:
+        there = ", ".join(f"{held:g} ({_seeds(runs)})" for held, runs in zone.items()) or "none"
+        raise Undetermined(
+            f"held norms (seeds): {there}; needs the control held_norm, 3 norms and {FEWEST} seeds",
+            needs="the control held_norm",
+            seeds=_seeds_of_norms(zone),
+        )
+    return zone
+
+
+def _seeds_of_norms(zone: Mapping[float, Sequence[ControlRun]]) -> dict[str, int]:
+    return {f"held {held:g}": _seeds(runs) for held, runs in zone.items()}
+
+
+def _walk(runs: Sequence[RunEvidence]) -> dict[str, float]:
+    """Of the explained runs: the norm over its initial one at its peak and when they grok."""
+    found: dict[str, list[float]] = {}
+    for run in runs:
+        try:
+            _, end = run.delay
+            first = run.norm(0)
+            peak = float(run.balance.norms[:, 0].max()) / first
+        except (Undetermined, InputError):
+            continue
+        found.setdefault("free_peak", []).append(peak)
+        found.setdefault("free_at_grok", []).append(run.norm(end) / first)
+    return {name: median(values) for name, values in found.items()}

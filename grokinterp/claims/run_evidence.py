@@ -1,0 +1,250 @@
+"""What one run tells of itself, and what the controls beside it tell: the evidence of claims.
+
+Nothing is computed before a rule asks for it, and nothing twice. A rule that is given what cannot
+answer it raises `Undetermined`, with the reason.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from grokinterp.claims.registry import Undetermined
+from grokinterp.encodings.ranks_over_training import Ranks, ranks
+from grokinterp.geometry.tangent_kernel import TangentKernel, kernel
+from grokinterp.progress._abruptness import Abruptness, abruptness
+from grokinterp.progress._descents import Descents, descents
+from grokinterp.progress._detect_phases import detect_phases
+from grokinterp.progress._phase_shares import PhaseShares, phase_shares
+from grokinterp.progress.curves import Curve
+from grokinterp.progress.measures import progress_measures
+from grokinterp.progress.phases import Phases, phases_of_metrics
+from grokinterp.recipe.keys import CHANCE, WATCHING
+from grokinterp.recipe.recipe import Recipe
+from grokinterp.runs.run import Run
+from grokinterp.training.decay_balance import Balance, balance
+
+WHAT_HAPPENS = ("steps", *CHANCE, *WATCHING)  # keys that do not make another experiment
+# Keys of how a network is trained, beside those of the update: not of what is trained on what.
+OF_TRAINING = (
+    "objective", "margin", "output_scale", "batch_size", "reshuffle", "init", "init_scale",
+)  # fmt: skip
+OF_DATA = ("train_fraction", "n_train", "label_noise", "start", "start_step")
+
+
+@dataclass(frozen=True)
+class RunEvidence:
+    """One run, and each analysis of it that a claim may rest on, done when first asked for.
+
+    >>> import grokinterp as gi
+    >>> evidence = gi.claims.RunEvidence(gi.load("mod31-small"))
+    >>> evidence.delay, round(evidence.norm(260), 1), evidence.phases.label
+    ((260, 3530), 27.0, 'grokked')
+    """
+
+    run: Run
+    name: str = ""
+    progress: bool = False
+    given: Mapping[str, Any] = field(default_factory=dict, repr=False)  # phases, measures: known
+
+    @cached_property
+    def measures(self) -> pd.DataFrame:
+        """The table of `gi.progress_measures`."""
+        known: pd.DataFrame | None = self.given.get("measures")
+        return progress_measures(self.run, progress=self.progress) if known is None else known
+
+    @cached_property
+    def phases(self) -> Phases:
+        """Label, dates and phases, with the measures."""
+        known: Phases | None = self.given.get("phases")
+        found = known or detect_phases(self.run, measures=self.measures)
+        assert isinstance(found, Phases)  # a run has the phases of one run
+        return found
+
+    @cached_property
+    def balance(self) -> Balance:
+        """Norms between checkpoints, beside what weight decay alone would do."""
+        return balance(self.run, gradients=False, progress=self.progress)
+
+    @cached_property
+    def shares(self) -> PhaseShares:
+        """The shares of the phases in what changes."""
+        return phase_shares(self.run, measures=self.measures)
+
+    @cached_property
+    def ranks(self) -> Ranks:
+        """Effective ranks of the matrices."""
+        return ranks(self.run, progress=self.progress)
+
+    @cached_property
+    def descents(self) -> Descents:
+        """What falls and rises twice."""
+        found = descents(self.run, measures=self.measures)
+        assert isinstance(found, Descents)  # a run has those of one run
+        return found
+
+    @cached_property
+    def abruptness(self) -> Abruptness:
+        """Rises of accuracy, probabilities and margins."""
+        return abruptness(self.run, progress=self.progress)
+
+    @cached_property
+    def kernel(self) -> TangentKernel:
+        """The tangent kernel over training, which takes long."""
+        return kernel(self.run, progress=self.progress)
+
+    @property
+    def weight_decay(self) -> float | None:
+        """The weight decay of the recipe; None without a recipe."""
+        return None if self.run.recipe is None else float(self.run.recipe.weight_decay)
+
+    @cached_property
+    def delay(self) -> tuple[float, float]:
+        """The steps at which the run memorised and grokked; `Undetermined` if it did not."""
+        label = self.phases.label
+        start, end = self.phases.memorization_step, self.phases.grok_step
+        if label != "grokked":
+            known = "" if label != "undetermined" else f" ({self.phases.reasons[0]})"
+            why = f"the claim is about runs that grok, and this one is labelled {label}{known}"
+            raise Undetermined(why, needs="a run that grokked")
+        if start is None or end is None or end <= start:
+            why = "nobody knows when this run memorised and when it grokked"
+            raise Undetermined(
+                why, needs="a run whose steps are known and logged from the start on"
+            )
+        return start, end
+
+    def norm(self, step: float) -> float:
+        """The norm of all trained weights at a step, between checkpoints on straight lines."""
+        return float(np.interp(step, self.balance.steps, self.balance.norms[:, 0].numpy()))
+
+    def curve(self, measure: str) -> Curve | None:
+        """A column of the measures where it is known; None where it is not."""
+        if measure not in self.measures:
+            return None
+        known = self.measures[["step", measure]].dropna()
+        return (
+            Curve(known["step"].to_numpy(float), known[measure].to_numpy(float))
+            if len(known)
+            else None
+        )
+
+    def checkpoints(self, first: float, last: float) -> list[int]:
+        """The checkpoints from one step to another, both among them."""
+        return [step for step in self.run.steps if first <= step <= last]
+
+
+@dataclass(frozen=True)
+class ControlRun:
+    """A run beside the one that is explained, and the recipe keys in which they differ."""
+
+    name: str
+    run: Run
+    changes: Mapping[str, Any]
+
+    @cached_property
+    def phases(self) -> Phases:
+        """What its metrics tell."""
+        return phases_of_metrics(self.run)
+
+    @property
+    def t99(self) -> float | None:
+        """The step at which it had memorised."""
+        return self.phases.memorization_step
+
+    @property
+    def t95(self) -> float | None:
+        """The step at which it generalised; None for never."""
+        return self.phases.grok_step
+
+    @property
+    def delay(self) -> float | None:
+        """Steps from one to the other, at least one log row; None without both."""
+        if self.t99 is None or self.t95 is None:
+            return None
+        return max(self.t95 - self.t99, float(self.run.metrics["step"].diff().median()))
+
+    @property
+    def seed(self) -> tuple[Any, ...]:
+        """What tells its chance from that of others."""
+        recipe = self.run.recipe
+        return tuple(getattr(recipe, key, None) for key in CHANCE)
+
+    def only(self, *keys: str) -> bool:
+        """Whether it differs in no other keys than these."""
+        return set(self.changes) <= set(keys)
+
+    @property
+    def same_lesson(self) -> bool:
+        """Whether the same network learns the same inputs, however it is trained."""
+        assert self.run.recipe is not None
+        return self.only(*self.run.recipe.update_keys(), *OF_TRAINING, *_HELD)
+
+    @property
+    def related(self) -> bool:
+        """Whether the same network learns the same inputs, or more or fewer of them, or noise."""
+        recipe = self.run.recipe
+        assert recipe is not None
+        random = ("operation",) if self.changes.get("operation") == "random" else ()
+        return self.only(*recipe.update_keys(), *OF_TRAINING, *_HELD, *OF_DATA, *random)
+
+    @property
+    def held(self) -> bool:
+        """Whether all that differs is that its norm is held from the start, without decay."""
+        recipe = self.run.recipe
+        assert recipe is not None
+        held = recipe.constraint == "norm_clamp" and recipe.norm_clamp != "none"
+        return held and not recipe.clamp_from and not recipe.weight_decay and self.only(*_HELD)
+
+
+_HELD = ("constraint", "norm_clamp", "clamp_from", "clamp_to", "weight_decay")
+
+
+@dataclass(frozen=True)
+class ControlEvidence:
+    """The runs that are explained, and all that were trained with or without a change.
+
+    `controls` holds the explained runs too, with no change, since a control is compared with them.
+    """
+
+    runs: Sequence[RunEvidence]
+    controls: Sequence[ControlRun]
+
+    def where(self, belongs: Callable[[ControlRun], bool]) -> list[ControlRun]:
+        """The runs that belong to a control."""
+        return [each for each in self.controls if belongs(each)]
+
+    @property
+    def plain(self) -> list[ControlRun]:
+        """Those with no change: the explained runs and their other seeds."""
+        return self.where(lambda run: not run.changes)
+
+
+def changes_of(recipe: Recipe, base: Recipe) -> dict[str, Any]:
+    """The keys in which a recipe differs from another, with its values; None for one it lacks.
+
+    Seeds, the number of steps and what only watches make no other experiment.
+
+    >>> base = Recipe(p=31)
+    >>> changes_of(base.replace(weight_decay=0, seed=3, steps=10), base)
+    {'weight_decay': 0.0}
+    """
+    own, other = recipe.to_dict(), base.to_dict()
+    return {
+        key: own.get(key)
+        for key in {**own, **other}
+        if key not in WHAT_HAPPENS and own.get(key) != other.get(key)
+    }
+
+
+def mean_log(values: Sequence[float]) -> float:
+    """The geometric mean.
+
+    >>> mean_log([1.0, 100.0])
+    10.0
+    """
+    return math.exp(sum(map(math.log, values)) / len(values))
