@@ -40,15 +40,14 @@ ROOMS = (
 
 _HOME = {
     "Ablation": "circuits", "Claims": "claims", "Comparison": "comparison", "InputError": "base",
-    "Interrupted": "base",
-    "IsingTask": "tasks", "KeyFrequencies": "fourier", "ModularTask": "tasks", "Phases": "progress",
-    "Recipe": "recipe", "Recorder": "runs", "Run": "runs", "Snapshot": "runs", "Sweep": "sweeps",
-    "Watch": "progress", "ablate": "circuits", "compare": "comparison",
-    "detect_phases": "progress", "explain": "claims", "export": "reading", "hooks": "circuits", "import_run": "reading",
-    "key_frequencies": "fourier", "load": "reading", "paper_table": "circuits",
-    "progress_measures": "progress", "read_log": "reading", "recipes": "recipe",
-    "report": "reporting", "run_sweep": "sweeps", "snapshot": "runs", "train": "training",
-    "verify": "training",
+    "Interrupted": "base", "IsingTask": "tasks", "KeyFrequencies": "fourier",
+    "ModularTask": "tasks", "Phases": "progress", "Recipe": "recipe", "Recorder": "runs",
+    "Run": "runs", "Snapshot": "runs", "Sweep": "sweeps", "Watch": "progress", "ablate": "circuits",
+    "compare": "comparison", "detect_phases": "progress", "explain": "claims", "export": "reading",
+    "hooks": "circuits", "import_run": "reading", "key_frequencies": "fourier", "load": "reading",
+    "paper_table": "circuits", "progress_measures": "progress", "read_log": "reading",
+    "recipes": "recipe", "report": "reporting", "run_sweep": "sweeps", "snapshot": "runs",
+    "train": "training", "verify": "training",
 }  # fmt: skip
 
 __all__ = sorted(_HOME)  # each name is listed once

@@ -30,6 +30,7 @@ from grokinterp.runs.run import Run
 from grokinterp.tasks.task import Task
 
 SLOW = "--slow"  # what a slow claim needs; in Python, slow=True
+REGIMES = "runs of both regimes, grokked and steady, three seeds each"
 OVERVIEW = ("id", "verdict", "statement", "needs")
 
 
@@ -142,10 +143,12 @@ class Claims(Result):
         parts = [[self._title(), *(f"  {line}" for line in self._lines())]]
         parts += [text_table(self._short_table(), most=len(self.claims))]
         for each in self.claims:
+            if each.needs in (SLOW, REGIMES):  # which the table says
+                continue
             told = [f"{each.name} {each.verdict.upper()}: {each.statement}", f"  {each.reason}"]
-            if each.verdict == "undetermined":
-                told.append(f"  needs: {each.needs}")
-            parts.append([*told, f"  would change it: {each.would_change}"])
+            if each.would_change != each.needs:
+                told.append(f"  would change it: {each.would_change}")
+            parts.append(told)
         if self.notes:
             parts.append(["to be read with it", *(f"  - {note}" for note in self.notes)])
         return "\n\n".join("\n".join(lines) for lines in parts)
@@ -215,7 +218,9 @@ def explained(
     regimes = _Regimes([one.run for one in evidence.values()])
     found = []
     for claim in tqdm(claims, "explain", unit="claim", disable=None if progress else True):
-        if claim.slow and not slow:
+        if claim.needs not in ("run", "controls") and len(evidence) < 2:
+            found.append(_of_regimes(claim, regimes))
+        elif claim.slow and not slow:
             why = "it takes more than 20 seconds a run, and is left out unless it is asked for"
             found.append(claim.found(Finding("undetermined", why, {}, {}, SLOW, SLOW)))
         elif claim.needs == "run":
@@ -270,15 +275,14 @@ class _Regimes:
 
 
 def _of_regimes(claim: RegisteredClaim, regimes: _Regimes) -> Claim:
-    needs = "runs of both regimes, grokked and steady, three seeds each"
     if (n := len(regimes.runs)) < 2 or claim.needs not in GATHERED:
         why = f"it is about two regimes, and there {'is' if n == 1 else 'are'} {n} run"
-        return claim.found(Finding("undetermined", why, {}, {}, needs, needs))
+        return claim.found(Finding("undetermined", why, {}, {}, REGIMES, REGIMES))
     try:
         return claim(regimes.evidence)
     except InputError as error:
         why = str(error).rstrip(".")
-        return claim.found(Finding("undetermined", why, {}, {}, needs, needs))
+        return claim.found(Finding("undetermined", why, {}, {}, REGIMES, REGIMES))
 
 
 def _joined(verdicts: Sequence[Claim]) -> Finding:

@@ -21,6 +21,7 @@ UNOPPOSED, OPPOSED = 0.8, 0.5  # of the rate at which decay alone would shrink t
 NO_RISE = 2.0  # of excluded loss
 MOST_OF_RISE = 0.5
 LOW_RANK = 0.5  # of the largest rank
+FEWEST_RANKS = 8  # that a matrix could have, for half of them to say anything
 SMOOTH, JUMP = 3.0, 6.0  # speed of the mean margin at the transition over its mean speed
 SHARPENED, AS_ABRUPT = 1.25, 1.1  # width of the rise of probability over that of accuracy
 ONE = {"runs": 1}
@@ -77,8 +78,7 @@ def norm_keeps_shrinking(run: RunEvidence) -> Finding:
 
 @claim(
     "A3",
-    statement="the norm shrinks at the rate of weight decay, the gradient of the loss being "
-    "negligible",
+    statement="the norm shrinks at the rate of weight decay, the loss hardly opposing it",
     source=said("Lyu et al. 2024 (arXiv 2311.18817) and Omnigrok's norm of w_0 exp(-decay t)"),
     rule="of k / (lr weight_decay) from the largest norm between memorising and grokking to "
     f"grok_step: supported from {UNOPPOSED:g} on, contradicted below {OPPOSED:g}",
@@ -122,7 +122,7 @@ def gradient_is_negligible(run: RunEvidence) -> Finding:
 
 @claim(
     "A5",
-    statement="among solutions that fit the training inputs, weight decay selects one of lower norm",
+    statement="of what fits the training inputs, weight decay selects a solution of lower norm",
     source=said("Nanda et al. 2023 (arXiv 2301.05217) and Varma et al. 2023 (arXiv 2309.02390)"),
     rule="of the last checkpoint before a tenth of the rise of test accuracy, and the one after "
     "grok_step whose training loss is nearest below: supported if the norm of the later one is "
@@ -221,7 +221,8 @@ def circuit_before_transition(run: RunEvidence) -> Finding:
     source=said("Nanda et al. 2023 (arXiv 2301.05217, section 5)"),
     rule="of the rise of test accuracy over the three phases (of unmirrored test pairs where the "
     f"operation is commutative): supported if more than {MOST_OF_RISE:.0%} and more than in "
-    "circuit formation falls into cleanup, contradicted if the largest share falls into circuit formation",
+    "circuit formation falls into cleanup, contradicted if the largest share falls into circuit "
+    "formation",
     needs="run",
     falsifiers=["a rise of which the largest share falls into circuit formation"],
 )
@@ -258,7 +259,7 @@ def transition_in_cleanup(run: RunEvidence) -> Finding:
     statement="the weights of a grokked network have low rank",
     source=said("Nanda et al. 2023 (arXiv 2301.05217)"),
     rule="of the entropic effective rank exp(H(s / sum s)) of every weight matrix over its largest "
-    f"rank, at the last checkpoint: supported if all are at most {LOW_RANK:g}, contradicted if one "
+    f"rank (of at least {FEWEST_RANKS}), at the last checkpoint: supported if all are at most {LOW_RANK:g}, contradicted if one "
     "is larger",
     needs="run",
     falsifiers=["a matrix with more than half of its largest rank"],
@@ -267,10 +268,12 @@ def low_rank(run: RunEvidence) -> Finding:
     """Whether effective ranks are below half of the largest."""
     _, end = run.delay
     table = run.ranks.table()
-    table = table[~table["matrix"].str.contains(" ")]  # products of matrices have their own ranks
+    # Products of matrices have ranks of their own, and one of few columns has hardly any.
+    table = table[~table["matrix"].str.contains(" ") & (table["full_rank"] >= FEWEST_RANKS)]
     table = table.assign(ratio=table["entropy_rank"] / table["full_rank"]).dropna(subset=["ratio"])
     if table.empty:
-        raise Undetermined("no matrix has singular values", needs="finite weight matrices")
+        raise Undetermined(f"no weight matrix has finite weights and a rank of {FEWEST_RANKS}",
+                           needs="wide and finite weight matrices")  # fmt: skip
     last = table[table["step"] == table["step"].max()]
     at_grok = table[table["step"] == min(table["step"], key=lambda step: abs(step - end))]
     ratio, early = float(last["ratio"].max()), float(at_grok["ratio"].max())
@@ -321,11 +324,20 @@ def double_descent(run: RunEvidence) -> Finding:
             if extreme is not None:
                 numbers |= {name: extreme.value, f"{name}_step": extreme.step}
     words = {True: "yes", False: "no", None: "unknown"}
+    met = list(found.conditions.values())
+    numbers["conditions_met"] = sum(held is True for held in met)
     reason = ", ".join(f"{x.replace('_', ' ')}: {words[y]}" for x, y in found.conditions.items())
+    if "peak" in numbers:
+        reason += (
+            f"; test loss has its peak, {numbers['peak']:.4g}, at step {numbers['peak_step']:g}"
+        )
+        if numbers["t_peak_over_t_interp"] > 0:
+            reason += f", {numbers['t_peak_over_t_interp']:.2g} times that of interpolation"
     verdict = side(found.double_descent is True, found.double_descent is False)
     # By chance each of the five holds or not by the toss of a coin.
     return Finding(verdict, reason, numbers, ONE, "a log from the first step on",
-                   chance=0.5**5)  # fmt: skip
+                   threshold=Threshold("conditions_met", len(met), "above"),
+                   chance=0.5 ** len(met))  # fmt: skip
 
 
 # E: how abrupt it is
@@ -447,7 +459,7 @@ def _number(x: float | None) -> float:
 def _too_coarse(run: RunEvidence) -> Undetermined:
     found = run.abruptness
     why = "; ".join(found.notes) or "test accuracy does not rise"
-    if found.rises:
+    if found.rises and found.n_between < FEWEST_BETWEEN:
         why = (f"{found.n_between} checkpoints lie within the rise of accuracy, and it takes "
                f"{FEWEST_BETWEEN}")  # fmt: skip
     ratio = found.probability_ratio

@@ -59,7 +59,7 @@ def needs_decay(evidence: ControlEvidence) -> Finding:
         return Finding("supported", counted, numbers, seeds, chance=chance)
     why = counted if free else "no run without weight decay is here"
     raise Undetermined(
-        f"{why}; needs {lacks}, {FEWEST} seeds of it (perpendicular and held_norm could "
+        f"{why}; it takes {FEWEST} seeds of {lacks} (and perpendicular or held_norm could "
         "contradict it)",
         needs=lacks, numbers=numbers, seeds=seeds,
     )  # fmt: skip
@@ -89,12 +89,12 @@ def delay_by_decay(evidence: ControlEvidence) -> Finding:
     numbers = {f"delay_at_{decay:g}": median(run.delay or math.nan for run in runs)
                for decay, runs in law.items()}  # fmt: skip
     if len(law) < 3 or min(_seeds(runs) for runs in law.values()) < FEWEST:
-        told = ", ".join(f"{decay:g}" for decay in law) or "none"
+        told = ", ".join(f"{decay:g}" for decay in law) or "no decay"
         without = f" (not every seed groks at {', '.join(left)})" if left else ""
         needs = "the controls decay_x0.3, decay_x0.6 and decay_x3"
         raise Undetermined(
-            f"decays with a delay of every seed: {told}{without}; needs {needs}, 3 values and "
-            f"{FEWEST} seeds",
+            f"every seed has a delay at {told}{without}; it takes 3 values of the decay and "
+            f"{FEWEST} seeds of each: {needs}",
             needs=needs, numbers=numbers, seeds=seeds,
         )  # fmt: skip
     found = power_law(*zip(*points, strict=True))
@@ -210,7 +210,8 @@ def _held_norms(evidence: ControlEvidence) -> dict[float, list[ControlRun]]:
     if len(zone) < 3 or min(map(_seeds, zone.values())) < FEWEST:
         there = ", ".join(f"{held:g} ({_seeds(runs)})" for held, runs in zone.items()) or "none"
         raise Undetermined(
-            f"held norms (seeds): {there}; needs the control held_norm, 3 norms and {FEWEST} seeds",
+            f"held norms (seeds): {there}; it takes 3 norms and {FEWEST} seeds of each, the "
+            "control held_norm",
             needs="the control held_norm",
             seeds=_seeds_of_norms(zone),
         )

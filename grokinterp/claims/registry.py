@@ -72,7 +72,7 @@ class Finding(NamedTuple):
     reason: str
     numbers: Mapping[str, float]
     seeds: Mapping[str, int]
-    would_change: str = ""  # a supported claim's are its falsifiers
+    would_change: str = ""  # of a supported claim, its falsifiers stand here
     needs: str = ""  # what an undetermined one lacks, where that is not more of the same
     threshold: Threshold | None = None
     chance: float | None = None  # that the rule supports numbers that have nothing to do with it
@@ -171,8 +171,8 @@ class RegisteredClaim:
             )
         found = finding._asdict()
         found["needs"] = found["needs"] or self.needs
-        if found["verdict"] == "supported":
-            found["would_change"] = found["would_change"] or " or ".join(self.falsifiers)
+        if found["verdict"] == "supported" and self.falsifiers:
+            found["would_change"] = " or ".join(self.falsifiers)
         return Claim(**{**about, **found})
 
 
