@@ -27,6 +27,7 @@ def said(*words):
     return found.output
 print(json.dumps({"": said()} | {name: said(name) for name in COMMANDS}))
 """
+ON = {"run": "one run", "runs": "runs of both regimes", "controls": "controls"}
 
 
 def write(folder):
@@ -57,16 +58,15 @@ def commands(helps: Mapping[str, str]) -> str:
 
 
 def claims() -> str:
-    """A section per registered claim, as `gi.compare` decides it."""
-    import grokinterp.comparison  # noqa: F401  registers them
+    """A section per registered claim, as `gi.explain` and `gi.compare` decide it."""
     from grokinterp.claims import CLAIMS
 
     parts = []
-    for name, claim in CLAIMS.items():
+    for claim in sorted(CLAIMS.every(), key=lambda claim: claim.name):
         against = "".join(f"\n* {falsifier}" for falsifier in claim.falsifiers)
         parts.append(
-            f"## {claim.statement[:1].upper()}{claim.statement[1:]}\n\n"
-            f"`{name}`, decided on {claim.needs}\n\n"
+            f"## {claim.name}: {claim.statement}\n\n"
+            f"Decided on {ON[claim.needs]}{', slow' * claim.slow}\n\n"
             f"**Source.** {claim.source}\n\n**Rule.** {claim.rule}\n\n"
             f"**What would turn a supported verdict:**\n{against}\n"
         )

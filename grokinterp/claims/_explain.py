@@ -203,6 +203,11 @@ def explain(
     )  # fmt: skip
 
 
+def explain_known(run: Run, *, name: str, **given: Any) -> Claims:
+    """All claims on one run of which `phases` and `measures` are known already."""
+    return explained({name: RunEvidence(run, name, given=given)}, {}, _asked(None))
+
+
 def explained(
     evidence: Mapping[str, RunEvidence],
     beside: Mapping[str, Run],

@@ -24,7 +24,7 @@ LOW_RANK = 0.5  # of the largest rank
 FEWEST_RANKS = 8  # that a matrix could have, for half of them to say anything
 SMOOTH, JUMP = 3.0, 6.0  # speed of the mean margin at the transition over its mean speed
 SHARPENED, AS_ABRUPT = 1.25, 1.1  # width of the rise of probability over that of accuracy
-ONE = {"runs": 1}
+ONE = {"run": 1}
 
 
 def said(source: str) -> str:
@@ -259,8 +259,8 @@ def transition_in_cleanup(run: RunEvidence) -> Finding:
     statement="the weights of a grokked network have low rank",
     source=said("Nanda et al. 2023 (arXiv 2301.05217)"),
     rule="of the entropic effective rank exp(H(s / sum s)) of every weight matrix over its largest "
-    f"rank (of at least {FEWEST_RANKS}), at the last checkpoint: supported if all are at most {LOW_RANK:g}, contradicted if one "
-    "is larger",
+    f"rank (of at least {FEWEST_RANKS}), at the last checkpoint: supported if all are at most "
+    f"{LOW_RANK:g}, contradicted if one is larger",
     needs="run",
     falsifiers=["a matrix with more than half of its largest rank"],
 )

@@ -30,6 +30,7 @@ from grokinterp.circuits._figures.answers import circuitsvis_script, plot_attent
 from grokinterp.circuits.ablation import ablate
 from grokinterp.circuits.circuit import circuit_graph, faithfulness
 from grokinterp.circuits.neurons import neuron_clusters
+from grokinterp.claims._explain import explain_known
 from grokinterp.encodings import _figures as pruning
 from grokinterp.encodings.bases import BASES
 from grokinterp.encodings.pruning_curves import pruning_curve
@@ -52,6 +53,7 @@ SECTIONS = {
     "output": "Answers",
     "circuit": "Circuit",
     "encoding": "Encoding",
+    "claims": "Claims",
 }
 
 
@@ -254,6 +256,16 @@ def trajectory(about: About, snapshot: Snapshot) -> Any:
         hoverinfo="skip",
         meta={"marks": True},
     )
+
+
+@panel("verdicts", section="claims", when=ONCE)
+def verdicts(about: About) -> Any:
+    """Every published claim on this run: the number that decides against its threshold, in decades.
+    Claims that take controls, runs of both regimes, or over 20 seconds are undetermined here, and
+    say what they need; `gi.explain` takes it.
+    """  # noqa: D205
+    found = explain_known(about.run, name=about.name, phases=about.phases, measures=about.measures)
+    return found.plot(), found.table()
 
 
 @dataclass(frozen=True)

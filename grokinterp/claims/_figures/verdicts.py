@@ -76,8 +76,7 @@ def plot_explain(found: Claims) -> Figure:
     )  # fmt: skip
     drawn.update_layout(
         height=ROW * len(rows) + 170,
-        margin={"r": 190, "t": 90},
-        legend={"orientation": "h", "y": 1, "yanchor": "bottom", "x": 0, "xanchor": "left"},
+        margin={"r": 190, "t": 60, "b": 90},
         showlegend=True,
     )
     return drawn
