@@ -72,7 +72,8 @@ def norm_keeps_shrinking(run: RunEvidence) -> Finding:
     )
     verdict = side(ratio <= SHRUNK and share > 0.5, ratio > FLAT)
     # By chance it rises or falls.
-    return Finding(verdict, reason, numbers, ONE, "a norm that falls, or rises, more clearly",
+    return Finding(verdict, reason, numbers, ONE,
+                   "a norm that falls clearly",
                    threshold=Threshold("norm_ratio", SHRUNK, "below"), chance=0.5)  # fmt: skip
 
 
@@ -115,7 +116,8 @@ def gradient_is_negligible(run: RunEvidence) -> Finding:
     )
     verdict = side(ratio >= UNOPPOSED, ratio < OPPOSED)
     # By chance the loss cancels any share between none and all.
-    return Finding(verdict, reason, numbers, ONE, "a ratio nearer to 1, or to 0",
+    return Finding(verdict, reason, numbers, ONE,
+                   "a norm that falls nearer to the rate of decay alone",
                    threshold=Threshold("k_over_decay", UNOPPOSED, "above"),
                    chance=1 - UNOPPOSED)  # fmt: skip
 
@@ -167,7 +169,7 @@ def lower_norm_is_selected(run: RunEvidence) -> Finding:
         f"{numbers['norm_at_end']:.4g} at the end ({losses.iloc[-1]:.2g})"
     )
     return Finding(side(ratio <= SHRUNK, ratio >= 1), reason, numbers, ONE,
-                   "a later checkpoint of clearly lower, or higher, norm",
+                   "a clearly lower norm after the transition, at equal loss",
                    threshold=Threshold("norm_ratio", SHRUNK, "below"), chance=0.5)  # fmt: skip
 
 
@@ -211,7 +213,8 @@ def circuit_before_transition(run: RunEvidence) -> Finding:
     if rise < CIRCUIT_FACTOR and there > uniform:
         reason += f", and above a uniform answer's {uniform:.3g} all along" * (rise < NO_RISE)
     verdict = side(rise >= CIRCUIT_FACTOR, rise < NO_RISE and there < uniform)
-    return Finding(verdict, reason, numbers, ONE, "checkpoints before the circuit stood",
+    return Finding(verdict, reason, numbers, ONE,
+                   "an excluded loss that rises between memorising and cleanup",
                    threshold=Threshold("excluded_rise", CIRCUIT_FACTOR, "above"))  # fmt: skip
 
 
@@ -249,7 +252,8 @@ def transition_in_cleanup(run: RunEvidence) -> Finding:
     )
     verdict = side(cleanup > max(formation, MOST_OF_RISE), formation == largest)
     # By chance the three shares are any that add up to 1.
-    return Finding(verdict, reason, numbers, ONE, "a run whose rise falls into one phase",
+    return Finding(verdict, reason, numbers, ONE,
+                   "a rise of test accuracy that falls into cleanup",
                    threshold=Threshold("cleanup_share", MOST_OF_RISE, "above"),
                    chance=0.25)  # fmt: skip
 
@@ -335,7 +339,8 @@ def double_descent(run: RunEvidence) -> Finding:
             reason += f", {numbers['t_peak_over_t_interp']:.2g} times that of interpolation"
     verdict = side(found.double_descent is True, found.double_descent is False)
     # By chance each of the five holds or not by the toss of a coin.
-    return Finding(verdict, reason, numbers, ONE, "a log from the first step on",
+    return Finding(verdict, reason, numbers, ONE,
+                   "a test loss and error that fall, rise near interpolation and fall further",
                    threshold=Threshold("conditions_met", len(met), "above"),
                    chance=0.5 ** len(met))  # fmt: skip
 
@@ -374,7 +379,8 @@ def measure_makes_it_abrupt(run: RunEvidence) -> Finding:
         f"{widths['margin']:.4g}"
     )
     verdict = side(found.acceleration < SMOOTH, found.acceleration > JUMP)
-    return Finding(verdict, reason, numbers, ONE, "denser checkpoints in the transition",
+    return Finding(verdict, reason, numbers, ONE,
+                   "margins that move smoothly through the transition",
                    threshold=Threshold("acceleration", SMOOTH, "below"))  # fmt: skip
 
 
@@ -405,7 +411,7 @@ def argmax_makes_it_abrupt(run: RunEvidence) -> Finding:
     )
     # By chance one or the other is wider.
     return Finding(side(ratio >= SHARPENED, ratio <= AS_ABRUPT), reason, numbers, ONE,
-                   "denser checkpoints in the transition",
+                   "a mean correct probability that rises more slowly than accuracy",
                    threshold=Threshold("probability_ratio", SHARPENED, "above"),
                    chance=0.5)  # fmt: skip
 
@@ -443,7 +449,8 @@ def lazy_then_rich(run: RunEvidence) -> Finding:
         f"{found.growth_in_transition:.3g})"
     )
     verdict = side(found.lazy_then_rich is True, found.lazy_then_rich is False)
-    return Finding(verdict, reason, numbers, ONE, "more probes, or denser checkpoints",
+    return Finding(verdict, reason, numbers, ONE,
+                   "a kernel that stays until the run has memorised, and moves later",
                    threshold=Threshold("distance_at_memorization", 0.1, "below"))  # fmt: skip
 
 

@@ -141,7 +141,7 @@ def narrow_zone(evidence: ControlEvidence) -> Finding:
         reason += " (with a gap)" * bool(inside)
     # By chance each norm succeeds or not by the toss of a coin.
     return Finding(side(bool(good and bad), not (good and bad)), reason, numbers,
-                   _seeds_of_norms(zone), "held norms that differ, or do not",
+                   _seeds_of_norms(zone), "held norms of which some generalise and some do not",
                    chance=1 - 2 * 0.5 ** len(zone))  # fmt: skip
 
 
@@ -182,7 +182,8 @@ def walks_into_the_zone(evidence: ControlEvidence) -> Finding:
     # By chance t95 lies anywhere (in its logarithm) between t99 and the last step.
     chance = math.log(AT_ONCE) / math.log(budget / t99) if budget > AT_ONCE * t99 > 0 else 1.0
     return Finding(side(ratio <= AT_ONCE, ratio > AT_ONCE), reason, numbers,
-                   {f"held {best:g}": _seeds(inside[best])}, "a norm held where no delay is left",
+                   {f"held {best:g}": _seeds(inside[best])},
+                   "a held norm at which test follows train",
                    threshold=Threshold("t95_over_t99", AT_ONCE, "below"),
                    chance=chance)  # fmt: skip
 
