@@ -27,13 +27,15 @@ def said(*words):
     return found.output
 print(json.dumps({"": said()} | {name: said(name) for name in COMMANDS}))
 """
-ON = {"run": "one run", "runs": "runs of both regimes", "controls": "controls"}
+ON = {"run": "one run", "runs": "runs of both regimes", "controls": "runs and their controls"}
+SLOW = ", over 20 s of it: `--slow`"
 
 
 def write(folder):
     """All of it, into a folder of its own."""
     folder.mkdir(exist_ok=True)
     texts = {"commands": commands(helps()), "claims": claims(), "names": names()}
+    texts |= {f"claim_{name}": text for name, text in pages_of_claims().items()}
     texts |= {name: of_the_repository(name) for name in ("CONTRIBUTING", "CHANGELOG")}
     for name, text in texts.items():
         (folder / f"{name}.md").write_text(text, encoding="utf-8")
@@ -58,19 +60,31 @@ def commands(helps: Mapping[str, str]) -> str:
 
 
 def claims() -> str:
-    """A section per registered claim, as `gi.explain` and `gi.compare` decide it."""
+    """A section per claim about regimes, as `gi.compare` decides it."""
+    return "\n".join(
+        f"## {claim.statement[:1].upper()}{claim.statement[1:]}\n\n`{claim.name}`\n\n{_rule(claim)}"
+        for claim in _registered()
+        if claim.needs == "runs"
+    )
+
+
+def pages_of_claims() -> Mapping[str, str]:
+    """What the page of each other claim begins with, by its name."""
+    return {claim.name: _rule(claim) for claim in _registered() if claim.needs != "runs"}
+
+
+def _registered() -> list:
     from grokinterp.claims import CLAIMS
 
-    parts = []
-    for claim in sorted(CLAIMS.every(), key=lambda claim: claim.name):
-        against = "".join(f"\n* {falsifier}" for falsifier in claim.falsifiers)
-        parts.append(
-            f"## {claim.name}: {claim.statement}\n\n"
-            f"Decided on {ON[claim.needs]}{', slow' * claim.slow}\n\n"
-            f"**Source.** {claim.source}\n\n**Rule.** {claim.rule}\n\n"
-            f"**What would turn a supported verdict:**\n{against}\n"
-        )
-    return "\n".join(parts)
+    return sorted(CLAIMS.every(), key=lambda claim: claim.name)
+
+
+def _rule(claim) -> str:
+    against = "".join(f"\n* {falsifier}" for falsifier in claim.falsifiers)
+    return (
+        f"**Decided on** {ON[claim.needs]}{SLOW * claim.slow}. **Source.** {claim.source}.\n\n"
+        f"**Rule.** {claim.rule}.\n\n**What would turn a supported verdict:**\n{against}\n"
+    )
 
 
 def names() -> str:
