@@ -9,8 +9,11 @@ a model that groks moves along a straight path in information space
 """
 
 from grokinterp.base.names import room_names
+from grokinterp.claims.control_experiments import Control, controls, every_control
 from grokinterp.claims.evidence import Evidence
 from grokinterp.claims.registry import CLAIMS, Claim, Finding, claim
 
-__all__ = ["CLAIMS", "Claim", "Evidence", "Finding", "claim"]
+__all__ = [
+    "CLAIMS", "Claim", "Control", "Evidence", "Finding", "claim", "controls", "every_control",
+]  # fmt: skip
 __getattr__, __dir__ = room_names(__name__, __all__)

@@ -14,7 +14,7 @@ import typer
 
 from grokinterp.base.errors import InputError
 from grokinterp.base.names import room_names
-from grokinterp.cli import analysis_commands, run_commands, streams
+from grokinterp.cli import analysis_commands, explanation_commands, run_commands, streams
 from grokinterp.cli._app import BAD_INPUT, INTERRUPTED, PROGRAM, app, usage_line
 from grokinterp.cli.terminal import say
 
@@ -31,6 +31,7 @@ COMMANDS: dict[str, Callable[..., None]] = {  # in the order in which --help lis
     "key-frequencies": analysis_commands.key_frequencies,
     "ablate": analysis_commands.ablate,
     "compare": analysis_commands.compare,
+    "controls": explanation_commands.controls,
     "plot": analysis_commands.plot,
     "report": analysis_commands.report,
     "import": run_commands.import_,
