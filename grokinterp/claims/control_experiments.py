@@ -100,9 +100,9 @@ def controls(
     every = every_control(base)
     chosen = [x for x in every if not x.why_not] if only is None else _chosen(every, only)
     n = whole("seeds", seeds, least=1, most=MOST_RUNS, such_as="3")
-    first = {key: x for key, x in base.to_dict().items() if key in ("seed", "data_seed")}
+    own = base.to_dict()
     axis: dict[str, tuple[int, ...]] = {
-        key: tuple(x + i for i in range(n)) for key, x in first.items()
+        key: tuple(own[key] + i for i in range(n)) for key in ("seed", "data_seed") if key in own
     }
     variants = {control.name: control.changes for control in chosen}
     return Sweep(base, (axis,), ensemble=TOGETHER, variants=variants)
