@@ -247,7 +247,8 @@ def _chosen(every: Iterable[Control], only: str | Sequence[str]) -> list[Control
     families = dict.fromkeys(re.sub(r"(_x?[0-9.]+)$", "", name) for name in by_name)
     chosen = set()
     for one in asked:
-        those = [one] if one in by_name else [x for x in by_name if x.startswith(f"{one}_")]
+        exact = [name for name in by_name if name == one]
+        those = exact or [name for name in by_name if name.startswith(f"{one}_")]
         if not those:
             advice = nearest(one, dict.fromkeys([*families, *by_name]))
             raise InputError(f"only={shown(one)} is no control; {advice}")

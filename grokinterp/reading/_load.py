@@ -19,8 +19,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from grokinterp.base.checks import listed
-from grokinterp.base.errors import InputError, named, shown, whole_number
+from grokinterp.base.checks import instance, listed
+from grokinterp.base.errors import InputError, named, nearest, shown, whole_number
 from grokinterp.base.paths import address_of, as_path, kind_at, reaching
 from grokinterp.models._recognise import recognise
 from grokinterp.models._recognise_module import recognise_module
@@ -46,7 +46,7 @@ from grokinterp.reading.task_and_architecture import (
     with_inputs,
 )
 from grokinterp.reading.training_rows import Split, find_split, rows_without_losses
-from grokinterp.recipe.builtin import as_recipe
+from grokinterp.recipe.builtin import BUILTIN, as_recipe
 from grokinterp.recipe.recipe import Recipe
 from grokinterp.runs._snapshot import Snapshot, from_weights, snapshot
 from grokinterp.runs.manifest import Manifest, current_versions
@@ -154,8 +154,16 @@ def recipe_of(x: Recipe | RunOrPath) -> Recipe:
 
     A name of a built-in recipe is that recipe, also where a run of this name ships.
     """
-    if isinstance(x, str | Path) and (kind_at(x) == "folder" or address_of(x)):
-        x = load(x)
+    give = "gi.Recipe(...), a run, or the name of a built-in recipe such as 'mod31-grokked'"
+    instance(x, (Recipe, Run, str, Path), "recipe", give=give)
+    if isinstance(x, str | Path) and x not in BUILTIN:
+        kind = "folder" if address_of(x) else kind_at(as_path("recipe", x, such_as="runs/mine"))
+        if kind is None:
+            raise InputError(
+                f"{shown(str(x))} is no built-in recipe, no TOML file and no folder of a run; "
+                f"{nearest(x, BUILTIN)}"
+            )
+        x = load(x) if kind == "folder" else x
     if not isinstance(x, Run):
         return as_recipe(x)
     if x.recipe is None:
