@@ -304,12 +304,14 @@ class TestTheCommand:
         assert (out / "results.csv").stat().st_mtime_ns == written
 
     def test_of_a_run_it_names_what_is_left_out(self, run, tmp_path):
-        recipe = SMALL.replace(steps=2, weight_decay=0, checkpoints=(0,))
-        gi.train(recipe, tmp_path / "run", progress=False)
-        status, printed, _ = run("controls", tmp_path / "run", "--out", tmp_path, "--seeds", "1")
+        gi.train(SMALL.replace(steps=2, train_fraction=0.8), tmp_path / "run", progress=False)
+        command = ("controls", tmp_path / "run", "--out", tmp_path / "out", "--seeds", "1")
+        status, printed, _ = run(*command, "--only", "data")
         assert status == 0
-        assert "no_decay                is left out: this recipe is that already" in printed
-        assert f"Next: grokinterp explain {tmp_path}/run --controls {tmp_path}" in printed
+        assert "data_0.8                is left out: this recipe is that already" in printed
+        assert "random" not in printed
+        next_one = f"grokinterp explain {tmp_path}/run --controls {tmp_path}/out"
+        assert printed.splitlines()[-1] == f"Next: {next_one}"
 
     @pytest.mark.parametrize(
         ("more", "told"),

@@ -11,7 +11,7 @@ C1, C2, A1: do norms in one zone generalise, and does a norm held there remove t
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -97,21 +97,22 @@ def controls(
     69
     """
     base = _few_checkpoints(recipe_of(recipe))
-    every = every_control(base)
-    chosen = [x for x in every if not x.why_not] if only is None else _chosen(every, only)
+    asked = every_control(base, only=only)
     n = whole("seeds", seeds, least=1, most=MOST_RUNS, such_as="3")
     own = base.to_dict()
     axis: dict[str, tuple[int, ...]] = {
         key: tuple(own[key] + i for i in range(n)) for key in ("seed", "data_seed") if key in own
     }
-    variants = {control.name: control.changes for control in chosen}
+    variants = {control.name: control.changes for control in asked if not control.why_not}
     return Sweep(base, (axis,), ensemble=TOGETHER, variants=variants)
 
 
-def every_control(recipe: Recipe | RunOrPath) -> tuple[Control, ...]:
-    """Every control in the order of `controls`, those that this recipe cannot have among them.
+def every_control(
+    recipe: Recipe | RunOrPath, *, only: str | Sequence[str] | None = None
+) -> tuple[Control, ...]:
+    """Every control that `controls` has or leaves out, in its order; with `only`, of those asked.
 
-    InputError for what is no recipe, and for a run without one.
+    InputError as of `controls`.
 
     >>> import grokinterp as gi
     >>> ising = gi.claims.every_control("ising-grokked")
@@ -121,7 +122,8 @@ def every_control(recipe: Recipe | RunOrPath) -> tuple[Control, ...]:
     A1: does it generalise without weight decay?
     """
     base = _few_checkpoints(recipe_of(recipe))
-    return tuple(control if control.why_not else _checked(base, control) for control in _all(base))
+    every = tuple(x if x.why_not else _checked(base, x) for x in _all(base))
+    return every if only is None else _asked(every, only)
 
 
 def _all(base: Recipe) -> Iterator[Control]:
@@ -240,22 +242,22 @@ def _times(value: float, factor: float) -> float:
     return float(f"{value * factor:.12g}")  # 0.3 * 3 is 0.9, and its name should say so
 
 
-def _chosen(every: Iterable[Control], only: str | Sequence[str]) -> list[Control]:
-    """Those that are asked for, in their own order; refused where none of them can be had."""
-    asked = [only] if isinstance(only, str) else listed("only", only, such_as="['no_decay']")
-    by_name = {control.name: control for control in every}
-    families = dict.fromkeys(re.sub(r"(_x?[0-9.]+)$", "", name) for name in by_name)
-    chosen = set()
-    for one in asked:
-        exact = [name for name in by_name if name == one]
-        those = exact or [name for name in by_name if name.startswith(f"{one}_")]
-        if not those:
-            advice = nearest(one, dict.fromkeys([*families, *by_name]))
-            raise InputError(f"only={shown(one)} is no control; {advice}")
-        if not (possible := [name for name in those if not by_name[name].why_not]):
-            why = by_name[those[0]].why_not
-            raise InputError(f"only={shown(one)} is no control of this recipe: {why}.")
-        chosen.update(possible)
-    if not chosen:
+def _asked(every: Sequence[Control], only: str | Sequence[str]) -> tuple[Control, ...]:
+    """Those that are asked for; refused where a name has none that this recipe can have."""
+    names = [only] if isinstance(only, str) else listed("only", only, such_as="['no_decay']")
+    if not names:
         raise InputError("only=[] names no control; leave it out for all of them.")
-    return [control for name, control in by_name.items() if name in chosen]
+    asked: list[Control] = []
+    for name in names:
+        exact = [control for control in every if control.name == name]
+        those = exact or [control for control in every if control.name.startswith(f"{name}_")]
+        if not those:
+            known = [control.name for control in every]
+            families = (re.sub(r"(_x?[0-9.]+)$", "", each) for each in known)
+            advice = nearest(name, dict.fromkeys([*families, *known]))
+            raise InputError(f"only={shown(name)} is no control; {advice}")
+        if all(control.why_not for control in those):
+            why = those[0].why_not
+            raise InputError(f"only={shown(name)} is no control of this recipe: {why}.")
+        asked += those
+    return tuple(control for control in every if control in asked)

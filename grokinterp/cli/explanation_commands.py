@@ -48,15 +48,15 @@ def controls(
     from grokinterp.claims import control_experiments as experiments
 
     folder = out.rstrip("/")
-    asked = experiments.controls(recipe, only=_names(only), seeds=seeds)
-    every = {control.name: control for control in experiments.every_control(recipe)}
+    names = _names(only)
+    asked = experiments.controls(recipe, only=names, seeds=seeds)
+    every = {control.name: control for control in experiments.every_control(recipe, only=names)}
     left_out = {name: x.why_not for name, x in every.items() if x.why_not}
     if not as_json:
         for name in asked.variants:
             show(f"{name:<23} {every[name].decides}")
-        if only is None:
-            for name, reason in left_out.items():
-                show(f"{name:<23} is left out: {reason}")
+        for name, reason in left_out.items():
+            show(f"{name:<23} is left out: {reason}")
         show(_size(list(asked.recipes().values()), executor, workers, threads))
     start = time.perf_counter()
     table = swept(

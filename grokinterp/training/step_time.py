@@ -7,14 +7,15 @@ from pathlib import Path
 from grokinterp.recipe.recipe import Recipe
 from grokinterp.training.loop import train
 
-FEWEST = 20  # timed steps
+FEWEST = 50  # timed steps
 
 
 def seconds_per_step(recipe: Recipe) -> float:
     """Mean seconds of a step, its share of logging included; nothing is kept.
 
-    The difference between a training of one step and one of at least 20 and two logged rows, so
-    that what every training does once counts nothing. It holds while the machine is as busy as now.
+    The difference between a training of one step and one of at least 50 more, two logged rows among
+    them, so that what every training does once counts nothing. It holds while the machine is as
+    busy as now.
 
     >>> import grokinterp as gi
     >>> 0 < seconds_per_step(gi.Recipe(p=5, model="mlp", widths=[8])) < 1
