@@ -283,12 +283,13 @@ class TestTheCommand:
             "baseline,seed=0", "held_norm_0.8,seed=0"
         }  # fmt: skip
         table = pd.read_csv(out / "results.csv").set_index("variant")
-        shown = {line.split()[0]: line.split()[1:] for line in lines[-4:-2]}
-        for name, (learned, grokked, accuracy, *_) in shown.items():
+        assert lines[-5].split("  ")[-1] == "of unmirrored pairs"
+        for name, learned, grokked, accuracy, unmirrored in map(str.split, lines[-4:-2]):
             row = table.loc[name]
             for text, step in ((learned, row.memorization_step), (grokked, row.grok_step)):
                 assert text == ("-" if math.isnan(step) else f"{step:.0f}")
             assert accuracy == f"{row.test_acc:.3f}"
+            assert unmirrored == f"{row.test_acc_unmirrored:.3f}"
         held = gi.load(out / "held_norm_0.8,seed=0")
         norms = [sum(float(w.double().square().sum()) for w in held.weights(step).values()) ** 0.5
                  for step in held.steps]  # fmt: skip

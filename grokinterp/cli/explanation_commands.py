@@ -15,8 +15,12 @@ if TYPE_CHECKING:
 
     from grokinterp.recipe.recipe import Recipe
 
-STEPS = ("memorization_step", "grok_step")
-TOLD = (*STEPS, "test_acc", "test_acc_unmirrored")
+TOLD = {  # columns of a table of runs: what stands above them, and how they are written
+    "memorization_step": ("memorised at", ".0f"),
+    "grok_step": ("grokked at", ".0f"),
+    "test_acc": ("test accuracy", ".3f"),
+    "test_acc_unmirrored": ("of unmirrored pairs", ".3f"),
+}
 
 RunOrRecipe = Annotated[
     str,
@@ -68,11 +72,13 @@ def controls(
         found = [{"control": x, "decides": every[x].decides, **of} for x, of in outcomes.items()]
         show_json({"folder": folder, "controls": found, "left_out": left_out})
     else:
-        known = [x for x in TOLD if x in table and (x in STEPS or table[x].notna().any())]
+        known = {x: told for x, told in TOLD.items() if x in table}
         texts = [
-            (name, *(_of_seeds(of[column]) for column in known)) for name, of in outcomes.items()
+            (name, *(_of_seeds(of[column], form) for column, (_, form) in known.items()))
+            for name, of in outcomes.items()
         ]
-        show_table(["control", *known], texts, words=("control",))
+        headings = ["control", *(heading for heading, _ in known.values())]
+        show_table(headings, texts, words=("control",))
         show(f"{folder}: {len(table)} runs, {_duration(time.perf_counter() - start)} just now")
         show(f"Next: grokinterp explain {_explained(recipe, table, folder)} --controls {folder}")
     end_sweep(table, out)
@@ -107,9 +113,9 @@ def _outcomes(table: "pd.DataFrame") -> dict[str, dict[str, list[Any]]]:
     }
 
 
-def _of_seeds(values: list[Any]) -> str:
-    """Steps or accuracies of the seeds: 200 / 120 / - where one has none."""
-    return " / ".join("-" if x is None else f"{x:.3f}" if x <= 1 else f"{x:.0f}" for x in values)
+def _of_seeds(values: list[Any], form: str) -> str:
+    """A number of each seed, as in "200, 120, -" where one has none."""
+    return ", ".join("-" if x is None else format(x, form) for x in values)
 
 
 def _duration(seconds: float) -> str:

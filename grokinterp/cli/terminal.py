@@ -80,7 +80,8 @@ def show_table(
 
     table = Table(box=None, pad_edge=False)
     for column in columns:
-        table.add_column(column, justify="left" if column in words else "right")
+        of_words = column in words
+        table.add_column(column, justify="left" if of_words else "right", no_wrap=of_words)
     for row in rows:
         table.add_row(*row)
     console = Console(markup=False)
