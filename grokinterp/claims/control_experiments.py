@@ -34,8 +34,7 @@ SAVED = 12  # checkpoints between the initial weights and the last, that one inc
 class Control:
     """One change of a recipe, what it decides, and why this recipe cannot have it ("" if it can).
 
-    `changes` are keys of the recipe and their values in the control; those that a control cannot
-    have are empty where they could not be named.
+    `changes` are keys of the recipe and the values that they would have in the control.
 
     >>> import grokinterp as gi
     >>> recipe = gi.Recipe(p=7, weight_decay=0)
@@ -206,7 +205,7 @@ def _why_no_sizes(base: Recipe) -> str:
 
 
 def _why_no_random_answers(base: Recipe) -> str:
-    if base.task != "modular":
+    if base.build_task().modular is None or "operation" not in base.to_dict():
         return f"task={base.task!r} has answers of its own, which no operation replaces"
     random = base.replace(operation="random") == base
     return "its answers are random already: data_0.2 and so on are these" if random else ""
