@@ -287,6 +287,24 @@ training.run_sweep(sweep, new, address="here")
 training.run_sweep(sweep, new, measure="sizes")
 training.run_sweep(sweep, "nothing://there")
 
+## gi.controls
+gi.controls(None)
+gi.controls(3)
+gi.controls(b"mlp31")
+gi.controls("mlp32")
+gi.controls(text_file)
+gi.controls("a\\0b")
+gi.controls(recipe.build_task())
+gi.controls("mlp31", only=3)
+gi.controls("mlp31", only="")
+gi.controls("mlp31", only=[[]])
+gi.controls("mlp31", only=(x for x in ["no_decay"]))  # result
+gi.controls("mlp31", seeds=None)
+gi.controls("mlp31", seeds=True)
+gi.controls("mlp31", seeds=BIG)
+gi.controls("mlp31", seeds=np.int64(2))  # result
+gi.controls(gi.recipes()["mlp31"].replace(seed=2**40))
+
 ## gi.Run
 run.weights(1.5)
 run.weights("last")

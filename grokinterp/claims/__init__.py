@@ -10,12 +10,13 @@ a model that groks moves along a straight path in information space
 
 from grokinterp.base.names import room_names
 from grokinterp.claims._explain import Claims, explain
+from grokinterp.claims.control_experiments import Control, controls, every_control
 from grokinterp.claims.evidence import Evidence
 from grokinterp.claims.registry import CLAIMS, Claim, Finding, Threshold, Undetermined, claim
 from grokinterp.claims.run_evidence import ControlEvidence, ControlRun, RunEvidence
 
 __all__ = [
-    "CLAIMS", "Claim", "Claims", "ControlEvidence", "ControlRun", "Evidence", "Finding",
-    "RunEvidence", "Threshold", "Undetermined", "claim", "explain",
+    "CLAIMS", "Claim", "Claims", "Control", "ControlEvidence", "ControlRun", "Evidence", "Finding",
+    "RunEvidence", "Threshold", "Undetermined", "claim", "controls", "every_control", "explain",
 ]  # fmt: skip
 __getattr__, __dir__ = room_names(__name__, __all__)

@@ -32,6 +32,7 @@ COMMANDS: dict[str, Callable[..., None]] = {  # in the order in which --help lis
     "ablate": analysis_commands.ablate,
     "compare": analysis_commands.compare,
     "explain": explanation_commands.explain,
+    "controls": explanation_commands.controls,
     "plot": analysis_commands.plot,
     "report": analysis_commands.report,
     "import": run_commands.import_,

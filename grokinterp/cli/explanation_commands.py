@@ -1,13 +1,37 @@
 """Commands that test explanations: claims on runs, their controls, accelerations."""
 
+import shlex
+import time
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 from typer import Argument, Exit, Option
 
 from grokinterp.base.errors import InputError, nearest, shown
 from grokinterp.cli._app import UNEXPECTED, Json, a_file, write_text
-from grokinterp.cli.terminal import say, show, show_json
+from grokinterp.cli.sweeping import Address, Executor, Out, Threads, Workers, end_sweep, swept
+from grokinterp.cli.terminal import say, show, show_json, show_table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from grokinterp.recipe.recipe import Recipe
+
+TOLD = {  # columns of a table of runs: what stands above them, and how they are written
+    "memorization_step": ("memorised at", ".0f"),
+    "grok_step": ("grokked at", ".0f"),
+    "test_acc": ("test accuracy", ".3f"),
+    "test_acc_unmirrored": ("of unmirrored pairs", ".3f"),
+}
+
+RunOrRecipe = Annotated[
+    str,
+    Argument(metavar="RUN_OR_RECIPE", help="Folder of a run, built-in recipe, or TOML file."),
+]
+Only = Annotated[
+    str | None, Option(metavar="NAME,...", help="These alone; held_norm is all of its values.")
+]
+Seeds = Annotated[int, Option(help="Seeds of each, from the recipe's own on.")]
 
 
 def explain(
@@ -77,3 +101,106 @@ def _expected(text: str) -> tuple[str, str]:
             f"--expect {shown(text)} is no CLAIM=VERDICT; {nearest(verdict, verdicts)}"
         )
     return CLAIMS.canonical(name), verdict
+
+
+def controls(
+    recipe: RunOrRecipe,
+    out: Out,
+    only: Only = None,
+    seeds: Seeds = 3,
+    executor: Executor = "local",
+    workers: Workers = None,
+    threads: Threads = None,
+    address: Address = None,
+    as_json: Json = False,
+) -> None:
+    """Train the control experiments of a recipe, which decide between explanations.
+
+    Each changes one thing: no weight decay, a held norm, random answers, ...
+    The same command goes on where it was stopped. Then `grokinterp explain
+    RUN --controls DIR` says what they decide.
+    """
+    from grokinterp.claims import control_experiments as experiments
+
+    folder = out.rstrip("/")
+    names = _names(only)
+    asked = experiments.controls(recipe, only=names, seeds=seeds)
+    every = {control.name: control for control in experiments.every_control(recipe, only=names)}
+    left_out = {name: x.why_not for name, x in every.items() if x.why_not}
+    if not as_json:
+        for name in asked.variants:
+            show(f"{name:<23} {every[name].decides}")
+        for name, reason in left_out.items():
+            show(f"{name:<23} is left out: {reason}")
+        show(_size(list(asked.recipes().values()), executor, workers, threads))
+    start = time.perf_counter()
+    table = swept(
+        asked, out, executor=executor, workers=workers, threads=threads, address=address,
+        quiet=as_json,
+    )  # fmt: skip
+    outcomes = _outcomes(table)
+    if as_json:
+        found = [{"control": x, "decides": every[x].decides, **of} for x, of in outcomes.items()]
+        show_json({"folder": folder, "controls": found, "left_out": left_out})
+    else:
+        known = {x: told for x, told in TOLD.items() if x in table}
+        texts = [
+            (name, *(_of_seeds(of[column], form) for column, (_, form) in known.items()))
+            for name, of in outcomes.items()
+        ]
+        headings = ["control", *(heading for heading, _ in known.values())]
+        show_table(headings, texts, words=("control",))
+        show(f"{folder}: {len(table)} runs, {_duration(time.perf_counter() - start)} just now")
+        show(f"Next: grokinterp explain {_explained(recipe, table, folder)} --controls {folder}")
+    end_sweep(table, out)
+
+
+def _names(only: str | None) -> list[str] | None:
+    return None if only is None else [name.strip() for name in only.split(",") if name.strip()]
+
+
+def _size(recipes: "list[Recipe]", executor: str, workers: int | None, threads: int | None) -> str:
+    """How many runs and steps these are, and about how long that is on this machine."""
+    steps = sum(recipe.steps for recipe in recipes)
+    size = f"{len(recipes)} runs, {steps:,} steps"
+    if executor != "local":
+        return size
+    from grokinterp.sweeps.driver import executor_of
+    from grokinterp.training.step_time import seconds_per_step
+
+    _, each = executor_of(executor, workers=workers, threads=threads, address=None)
+    first = recipes[0].replace(threads=recipes[0].threads or each)
+    seconds = seconds_per_step(first)
+    whole = _duration(steps * seconds / (workers or 1))
+    return f"{size}: about {whole} here, at {seconds * 1e3:.2g} ms a step; less what is there"
+
+
+def _outcomes(table: "pd.DataFrame") -> dict[str, dict[str, list[Any]]]:
+    """What is told of each control: a value per seed, None where there is none."""
+    columns = [column for column in ("seed", *TOLD) if column in table]
+    return {
+        str(name): {x: [None if cell != cell else cell for cell in rows[x]] for x in columns}
+        for name, rows in table.groupby("variant", sort=False)
+    }
+
+
+def _of_seeds(values: list[Any], form: str) -> str:
+    """A number of each seed, as in "200, 120, -" where one has none."""
+    return ", ".join("-" if x is None else format(x, form) for x in values)
+
+
+def _duration(seconds: float) -> str:
+    for unit, size in (("hours", 3600), ("min", 60)):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:.2g} {unit}"
+    return f"{seconds:.2g} s"
+
+
+def _explained(given: str, table: "pd.DataFrame", folder: str) -> str:
+    """The run that the controls are of: the one that was given, or the first baseline."""
+    from grokinterp.base.paths import kind_at
+
+    if kind_at(given) == "folder":
+        return shlex.quote(given)
+    own = table.run[table.variant == "baseline"]
+    return shlex.quote(f"{folder}/{own.iloc[0]}") if len(own) else "RUN"
