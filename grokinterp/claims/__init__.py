@@ -9,8 +9,13 @@ a model that groks moves along a straight path in information space
 """
 
 from grokinterp.base.names import room_names
+from grokinterp.claims._critical_size import Bracket, CriticalSize, critical_size
 from grokinterp.claims.evidence import Evidence
+from grokinterp.claims.held_norms import NormLandscape, Zone, norm_landscape
 from grokinterp.claims.registry import CLAIMS, Claim, Finding, claim
 
-__all__ = ["CLAIMS", "Claim", "Evidence", "Finding", "claim"]
+__all__ = [
+    "CLAIMS", "Bracket", "Claim", "CriticalSize", "Evidence", "Finding", "NormLandscape", "Zone",
+    "claim", "critical_size", "norm_landscape",
+]  # fmt: skip
 __getattr__, __dir__ = room_names(__name__, __all__)
