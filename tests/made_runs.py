@@ -52,9 +52,15 @@ def curves(steps, *, fits=None, generalizes=None, every=10, end=1.0):
     return pd.DataFrame(columns | {"train_acc": train, "test_acc": test})
 
 
-def recipe_run(recipe, metrics, norms=None, *, name="made"):
-    """A run of a recipe with this log, whose weights have these norms: {step: norm}."""
-    architecture = recipe.architecture()
+def recipe_run(recipe, metrics, norms=None, *, weights=None, name="made"):
+    """A run of a recipe with this log, whose weights have these norms, {step: norm}, or are these.
+
+    Weights that are given are those of its first and its last step.
+    """
+    task, rows, architecture = recipe.build_task(), recipe.train_indices(), recipe.architecture()
+    if weights is not None:
+        ends = {0: weights, recipe.steps: weights}
+        return Run(name, Made(task, architecture, ends, rows, recipe=recipe, metrics=metrics))
     shapes = architecture.parameter_shapes()
     ones = {name: torch.ones(shape) for name, shape in shapes.items()}
     size = math.sqrt(sum(one.numel() for one in ones.values()))
@@ -63,5 +69,4 @@ def recipe_run(recipe, metrics, norms=None, *, name="made"):
         step: {name: one * (norm / size) for name, one in ones.items()}
         for step, norm in steps.items()
     }
-    task, rows = recipe.build_task(), recipe.train_indices()
     return Run(name, Made(task, architecture, checkpoints, rows, recipe=recipe, metrics=metrics))

@@ -1,10 +1,13 @@
 """Critical sizes: the one that norms predict, and those of learning and of forgetting."""
 
+from collections.abc import Iterable
+
 from grokinterp.base.result import draws, found_by
 from grokinterp.claims._critical_size import Bracket, CriticalSize, critical_size
 from grokinterp.encodings._figures import MOST_SIZES, TICKS, plot_efficiency
 from grokinterp.figures._figure import SERIES, Figure, checked, faded, figure, plain, says
 
+CLOSE = 0.06  # sizes whose labels would run into each other
 LEARNED, KEPT = SERIES[2], SERIES[3]
 
 
@@ -51,8 +54,9 @@ def plot_critical_size(found: CriticalSize) -> Figure:
             )  # fmt: skip
     _band(drawn, found.observed, LEARNED, "generalise: from none to all")
     _band(drawn, found.ungrokking, KEPT, "keep it: from none to all")
-    sizes = sorted({*(x["n_train"] for x in (*found.runs, *again) if x["n_train"] > 0)})
-    drawn.update_xaxes(type="log", tickvals=sizes if len(sizes) <= MOST_SIZES else TICKS)
+    sizes = _apart(x["n_train"] for x in (*found.runs, *again) if x["n_train"] > 0)
+    ticks = sizes if len(sizes) <= MOST_SIZES else TICKS
+    drawn.update_xaxes(type="log", tickvals=ticks, tickangle=0)
     drawn.update_xaxes(title_text="training rows (D)", row=2, col=1)
     drawn.update_yaxes(title_text=above.layout.yaxis.title.text, type="log", row=1, col=1)
     drawn.update_yaxes(title_text="accuracy, never trained", range=[-0.04, 1.04], row=2, col=1)
@@ -67,3 +71,12 @@ def _band(drawn: Figure, found: Bracket, colour: str, name: str) -> None:
             row=2, col=1,
         )  # fmt: skip
         drawn.layout.shapes[-1].update(showlegend=True, name=name)
+
+
+def _apart(sizes: Iterable[float]) -> list[float]:
+    """Sizes whose labels do not run into each other."""
+    found: list[float] = []
+    for size in sorted(set(sizes)):
+        if not found or size > found[-1] * (1 + CLOSE):
+            found.append(size)
+    return found
