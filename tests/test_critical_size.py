@@ -5,13 +5,15 @@ active, whose weights make the norm what it should be.
 """
 
 import math
+from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 
 import grokinterp as gi
 from grokinterp.claims import Bracket, critical_size
-from grokinterp.encodings import efficiency
+from grokinterp.encodings import efficiency, efficiency_fit
 from grokinterp.tasks import unmirrored_rows
 from tests.made_runs import curves, recipe_run
 
@@ -39,13 +41,13 @@ def answering(answers, *, p=P, norm=None):
     return found
 
 
-def first(size, *, t95=None, seed=0, norm=None, knows=None, name="run", **changes):
+def first(size, *, t95=None, seed=0, norm=None, name="run", **changes):
     """A run from initial weights on `size` pairs, right on those, or on all once it has t95."""
     fraction = (size + 0.5) / P**2
     recipe = BASE.replace(train_fraction=fraction, seed=seed, data_seed=seed, **changes)
     labels = recipe.build_task().labels
     answers = (labels + 1) % P
-    rows = slice(None) if t95 is not None or knows == "all" else recipe.train_indices()
+    rows = recipe.train_indices() if t95 is None else slice(None)
     answers[rows] = labels[rows]
     log = curves(recipe.steps, fits=50, generalizes=t95)
     return recipe_run(recipe, log, weights=answering(answers, norm=norm), name=name)
@@ -103,8 +105,8 @@ def predicted():
     runs |= {f"unlearned-{size}": first(size) for size in (20, 24)}
     late = {(26, 0): 800, (26, 1): None, (26, 2): 600, (30, 0): 300, (30, 1): 500, (40, 0): 100}
     for (size, seed), t95 in late.items():
-        knows = {"knows": "all", "norm": 30 * unit}
-        runs[f"true-{size}-{seed}"] = first(size, t95=t95, seed=seed, **knows)
+        norm = None if t95 is None else 30 * unit
+        runs[f"true-{size}-{seed}"] = first(size, t95=t95, seed=seed, norm=norm)
     return runs
 
 
@@ -153,6 +155,11 @@ class TestLearning:
         assert found.budget == (1000, 2000)
         assert "not all runs are as long: 1,000 to 2,000 updates" in found.notes
 
+    def test_one_checkpoint_generalises_and_does_not_say_when(self):
+        seen = gi.load("mod31-small").snapshot()
+        (row,) = critical_size(seen).sizes
+        assert (row["n_generalize"], row["t95"]) == (1, None)
+
     def test_one_that_knows_nothing(self):
         run = gi.load("mod31-small")
         found = critical_size(gi.snapshot(run.model(), run.task))
@@ -186,6 +193,9 @@ class TestForgetting:
         assert found.hysteresis == (20,)
         assert "hysteresis: kept, but not found from the initial weights, at 20" in str(found)
         assert critical_size([GROKKED, again(20, 1.0)]).hysteresis == ()
+        most = [*runs, again(20, 0.5, seed=1), again(20, 1.0, seed=2)]
+        assert critical_size(most).hysteresis == (20,)
+        assert critical_size([*most, again(20, 0.0, seed=3)]).hysteresis == ()
 
     def test_one_seed_that_forgets_is_no_keeping(self):
         runs = [GROKKED, again(20, 1.0), again(20, 0.0, seed=1), again(30, 1.0)]
@@ -246,6 +256,39 @@ def test_trained_from_a_folder(tmp_path):
     assert (row["n_train"], row["n_start"], row["n_never"]) == (12, 20, 5)
     assert row["why"] == "the run it started from does not generalise"
     assert found.sizes == ()
+
+
+class TestTheExample:
+    """Tables of real runs that examples/explanations has, and what its README says of them."""
+
+    FOLDER = Path(__file__).parent.parent / "examples" / "explanations"
+
+    def test_what_is_trained(self):
+        recipes = gi.Sweep.from_toml(self.FOLDER / "critical-size.toml").recipes()
+        sizes = {len(recipe.train_indices()) for recipe in recipes.values()}
+        assert sizes == {200, 400, 450, 500, 576, 600, 800}
+        table = pd.read_csv(self.FOLDER / "critical-size.csv")
+        assert [run.removeprefix("sizes/") for run in table.run] == sorted(recipes)
+        assert {recipe.weight_decay for recipe in recipes.values()} == {1.0}
+
+    def test_predicted_and_observed(self):
+        table = pd.read_csv(self.FOLDER / "critical-size.csv")
+        random, true = table[table.labels == "random"], table[table.labels == "true"]
+        level = true[true.stands_for == "generalizing"].normalized_norm
+        fit = efficiency_fit(list(random.n_train), list(random.normalized_norm), list(level))
+        assert 0.25 <= fit.exponent <= 0.5
+        assert level.max() / level.min() < 1.1
+        assert (round(fit.d_crit), round(fit.d_low), round(fit.d_high)) == (475, 459, 492)
+        found = Bracket.of(true.groupby("n_train").generalizes.mean().to_dict())
+        assert (found.none, found.every, round(found.half)) == (450, 500, 474)
+        assert fit.d_low < found.half < fit.d_high
+
+    def test_ungrokking(self):
+        table = pd.read_csv(self.FOLDER / "ungrokking.csv").set_index("n_train")
+        assert (table.acc[200] < 0.2).all()
+        assert (table.acc_all[400] > 0.9).all()
+        assert (table.acc[600] == 1).all()
+        assert (table.train_acc == 1).all()
 
 
 def test_the_picture(predicted):

@@ -5,7 +5,8 @@
 trains critical-size.toml into FOLDER/sizes: random and true labels at seven sizes, three seeds
 each. Then the networks that generalised on 800 pairs go on, with moments that start anew, on the
 first 200, 400 and 600 of these: FOLDER/ungrokking. Prints what `gi.claims.critical_size` finds, and
-writes its rows to critical-size.csv here. What is there already is not trained again.
+writes its rows to critical-size.csv and ungrokking.csv here. What is there already is not trained
+again.
 """
 
 import argparse
@@ -40,7 +41,8 @@ def main() -> None:
     gi.run_sweep(less, folder / "ungrokking", measure=gi.sweeps.measured)
     found = gi.claims.critical_size(folder)
     print(found)
-    found.table().to_csv(HERE / "critical-size.csv", index=False)
+    found.table("runs").to_csv(HERE / "critical-size.csv", index=False)
+    found.table("ungrokking").to_csv(HERE / "ungrokking.csv", index=False)
 
 
 if __name__ == "__main__":

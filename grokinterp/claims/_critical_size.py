@@ -21,7 +21,12 @@ from grokinterp.base.checks import word
 from grokinterp.base.errors import InputError
 from grokinterp.base.result import Result
 from grokinterp.claims.control_runs import Runs, alike, budgets, left_out, runs_in
-from grokinterp.encodings.circuit_efficiency import Efficiency, efficiency, efficiency_fit
+from grokinterp.encodings.circuit_efficiency import (
+    GENERALIZING,
+    Efficiency,
+    efficiency,
+    efficiency_fit,
+)
 from grokinterp.fourier.heldout import FEWEST_ROWS
 from grokinterp.models.cross_entropy import right_answers
 from grokinterp.progress.phases import phases_of_metrics
@@ -118,10 +123,13 @@ class CriticalSize(Result):
 
     @property
     def hysteresis(self) -> tuple[int, ...]:
-        """Sizes at which no run from its initial weights generalises, and none forgets it."""
-        learned = {each["n_train"] for each in self.sizes if not each["n_generalize"]}
-        kept = _shares(self.forgetting, "keeps")
-        return tuple(size for size, share in kept.items() if share == 1 and size in learned)
+        """Sizes at which no run finds it from its initial weights, most keep it, and none forgets.
+
+        Most are more than half of the runs whose outcome is known.
+        """
+        never = {each["n_train"] for each in self.sizes if not each["n_generalize"]}
+        kept, lost = _shares(self.forgetting, "keeps"), _shares(self.forgetting, "forgets")
+        return tuple(size for size in kept if size in never and kept[size] > 0.5 and not lost[size])
 
     def table(self, of: Table = "sizes") -> pd.DataFrame:
         """A row per size of runs with true labels; or per run, per run that started from another.
@@ -173,19 +181,20 @@ def critical_size(
     - what is predicted: `gi.encodings.efficiency` of the runs from initial weights, with its
       `exponent` and `step`;
     - `observed`: true labels, from initial weights. `.table()`, a row per D: n_train, n_seeds,
-      n_generalize (with t95: test accuracy keeps .95 within the steps it had), the median t95
-      (updates; null where half of the seeds or more have none), the median test_acc of the last
-      checkpoint (or `step`) with its smallest and largest, the fewest and the most steps;
+      n_generalize (runs whose test accuracy comes to keep .95, at t95, within the steps they had,
+      or has it at the end of a log that does not say since when), the median t95 (updates; null
+      where half of the seeds or more have none), the median test_acc of the last checkpoint (or
+      `step`) with its smallest and largest, the fewest and the most steps;
     - `ungrokking`: runs that started from one that had generalised. `.table("ungrokking")`, a row
       per run: n_train, n_start (rows of the run it started from), start_acc and acc, before and
       after, on the `n_never` inputs that neither run was trained on, train_acc, and `outcome`:
       "forgets" below an accuracy of .2, "keeps" above .95, "neither" between, "unknown" where it
-      cannot be said. Of a commutative operation these are inputs whose mirror neither was trained
-      on, if there are 20 of them (`unmirrored`).
+      cannot be said (`why`). Of a commutative operation these are inputs whose mirror neither was
+      trained on, if there are 20 of them (`unmirrored`); acc_all is on all that neither was.
 
-    `observed` and `ungrokking` are a `Bracket` each, `hysteresis` the sizes at which all runs keep
-    what no run finds from its initial weights. `.table("runs")`: a row per run of the first two, as
-    `efficiency` has it, with t95.
+    `observed` and `ungrokking` are a `Bracket` each, `hysteresis` the sizes at which most runs
+    keep, and none forgets, what no run finds from its initial weights. `.table("runs")`: a row per
+    run of the first two, as `efficiency` has it, with t95.
 
     "Never" is within the steps of a run, and D_crit about which solution is cheaper: not whether
     training finds it. Inputs left to test on get fewer as D grows. InputError for a folder without
@@ -206,7 +215,7 @@ def critical_size(
     else:
         fit = efficiency_fit([], [], [])
         found = Efficiency(rows=(), fit=fit, exponent=exponent, notes=(fit.reason,))
-    rows = tuple({**row, **_dated(first[str(row["run"])])} for row in found.rows)
+    rows = tuple({**row, **_dated(first[str(row["run"])], row)} for row in found.rows)
     names = list(again)
     forgetting = tuple(
         {"run": names[i], **_after(again[names[i]], given)}
@@ -241,12 +250,14 @@ def _alike(given: Mapping[str, Run]) -> tuple[dict[str, Run], list[str]]:
     return kept, notes
 
 
-def _dated(run: Run) -> dict[str, Any]:
-    """When a run generalised, and in how many steps it had to."""
-    found: dict[str, Any] = {"steps": run.steps[-1], "t95": None}
+def _dated(run: Run, row: Mapping[str, Any]) -> dict[str, Any]:
+    """Whether a run generalised, when, and in how many steps it had to."""
+    t95 = None
     with suppress(InputError):  # where nothing was logged of it
-        found["t95"] = phases_of_metrics(run).grok_step
-    return found
+        t95 = phases_of_metrics(run).grok_step
+    # What generalised before its log begins, or of which one checkpoint is known, has no t95.
+    late = row["stands_for"] == GENERALIZING
+    return {"steps": run.steps[-1], "t95": t95, "generalizes": t95 is not None or late}
 
 
 def _true_rows(rows: Sequence[dict[str, Any]]) -> dict[int, list[dict[str, Any]]]:
@@ -266,7 +277,7 @@ def _of_size(size: int, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {
         "n_train": size,
         "n_seeds": len(rows),
-        "n_generalize": sum(row["t95"] is not None for row in rows),
+        "n_generalize": sum(row["generalizes"] for row in rows),
         "t95": middle if math.isfinite(middle) else None,
         "test_acc": float(np.median(accuracies)),
         "test_acc_low": min(accuracies),
@@ -283,7 +294,7 @@ def _after(run: Run, given: Mapping[str, Run]) -> dict[str, Any]:
         "seed": run.recipe.seed, "start": Path(run.recipe.start).name,
         "n_train": math.nan, "n_start": math.nan, "steps": run.steps[-1], "n_never": math.nan,
         "unmirrored": False, "train_acc": math.nan, "start_acc": math.nan, "acc": math.nan,
-        "outcome": "unknown", "why": "",
+        "acc_all": math.nan, "outcome": "unknown", "why": "",
     }  # fmt: skip
     mask = run.train_mask
     if mask is None or run.architecture.missing:
@@ -304,6 +315,7 @@ def _after(run: Run, given: Mapping[str, Run]) -> dict[str, Any]:
         return row | {"why": "no input is in neither training set"}
     before = _right(start.snapshot(run.recipe.start_step))
     row |= {"acc": float(right[rows].mean()), "start_acc": float(before[rows].mean())}
+    row["acc_all"] = float(right[~either].mean())
     if row["start_acc"] <= KEEPS:
         return row | {"why": "the run it started from does not generalise"}
     outcome = "forgets" if row["acc"] < FORGETS else "keeps" if row["acc"] > KEEPS else "neither"
