@@ -142,6 +142,15 @@ class TestLearning:
         assert any(note.startswith("open above") for note in above.notes)
         assert (below.observed.none, above.observed.every) == (None, None)
 
+    def test_one_that_still_rises(self):
+        recipe = BASE.replace(train_fraction=20.5 / P**2)
+        log = curves(STEPS, fits=50)
+        log["test_acc"] = log.step / (2 * STEPS)
+        weights = answering((recipe.build_task().labels + 1) % P)
+        found = critical_size([recipe_run(recipe, log, weights=weights), first(30, name="flat")])
+        assert found.table().rise.tolist() == pytest.approx([0.05, 0.0])
+        assert any(note.startswith("test accuracy still rises at 20:") for note in found.notes)
+
     def test_what_is_left_out(self, predicted):
         others = {
             "rate": first(22, t95=100, lr=0.1),

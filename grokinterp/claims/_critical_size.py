@@ -38,6 +38,7 @@ from grokinterp.tasks.task import Task, unmirrored_rows
 OF_THE_SIZE = ("train_fraction", "n_train", "operation", "start", "start_step")
 RANDOM = "random"
 FORGETS, KEEPS = 0.2, 0.95  # accuracy on inputs that neither run was trained on
+RISING = 0.02  # of test accuracy in the last tenth of the steps
 FEWEST = 3  # seeds
 Table = Literal["sizes", "runs", "ungrokking"]
 
@@ -184,7 +185,8 @@ def critical_size(
       n_generalize (runs whose test accuracy comes to keep .95, at t95, within the steps they had,
       or has it at the end of a log that does not say since when), the median t95 (updates; null
       where half of the seeds or more have none), the median test_acc of the last checkpoint (or
-      `step`) with its smallest and largest, the fewest and the most steps;
+      `step`) with its smallest and largest, the fewest and the most steps, and `rise`, the most
+      that test accuracy rose in the last tenth of them;
     - `ungrokking`: runs that started from one that had generalised. `.table("ungrokking")`, a row
       per run: n_train, n_start (rows of the run it started from), start_acc and acc, before and
       after, on the `n_never` inputs that neither run was trained on, train_acc, and `outcome`:
@@ -256,8 +258,13 @@ def _dated(run: Run, row: Mapping[str, Any]) -> dict[str, Any]:
     with suppress(InputError):  # where nothing was logged of it
         t95 = phases_of_metrics(run).grok_step
     # What generalised before its log begins, or of which one checkpoint is known, has no t95.
-    late = row["stands_for"] == GENERALIZING
-    return {"steps": run.steps[-1], "t95": t95, "generalizes": t95 is not None or late}
+    done = t95 is not None or row["stands_for"] == GENERALIZING
+    found = {"steps": run.steps[-1], "t95": t95, "generalizes": done, "rise": math.nan}
+    logged = run.metrics
+    if run.steps_known and "test_acc" in logged and len(logged) > 1:
+        curve = logged[["step", "test_acc"]].dropna().to_numpy(float).T
+        found["rise"] = float(np.diff(np.interp([0.9 * run.steps[-1], run.steps[-1]], *curve))[0])
+    return found
 
 
 def _true_rows(rows: Sequence[dict[str, Any]]) -> dict[int, list[dict[str, Any]]]:
@@ -284,6 +291,7 @@ def _of_size(size: int, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "test_acc_high": max(accuracies),
         "steps_least": min(row["steps"] for row in rows),
         "steps_most": max(row["steps"] for row in rows),
+        "rise": max(row["rise"] for row in rows),
     }
 
 
@@ -368,6 +376,10 @@ def _notes(
             notes.append("open below: at every size that was tried, some run generalises")
         if observed.every is None:
             notes.append("open above: at no size that was tried do all runs generalise")
+        rising = [str(x["n_train"]) for x in sizes if x["rise"] > RISING and not x["n_generalize"]]
+        if rising:
+            notes.append(f"test accuracy still rises at {', '.join(rising)}: more steps may move "
+                         "the size from which on runs generalise")  # fmt: skip
         if min(each["n_seeds"] for each in sizes) < FEWEST:
             notes.append(f"fewer than {FEWEST} seeds at some size")
     if budget and budget[0] < budget[1]:
