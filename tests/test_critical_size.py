@@ -221,12 +221,13 @@ class TestForgetting:
                 first(39, t95=9, name="start", operation="add"),
                 "started from a run with other labels",
             ),
+            (first(39, t95=9, name="start", start="x"), "a run that started from another one"),
             (recipe_run(BASE.replace(p=5), curves(STEPS), name="start"), "a run of another task"),
         ],
     )
     def test_what_cannot_be_said(self, start, why):
         found = critical_size([again(20, 1.0), *([] if start is None else [start])])
-        (row,) = found.forgetting
+        row = found.forgetting[0]
         assert row["outcome"] == "unknown"
         assert why in row["why"]
         assert any(why in note for note in found.notes)

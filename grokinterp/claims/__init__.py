@@ -11,8 +11,9 @@ a model that groks moves along a straight path in information space
 from grokinterp.base.names import room_names
 from grokinterp.claims._critical_size import Bracket, CriticalSize, critical_size
 from grokinterp.claims.evidence import Evidence
-from grokinterp.claims.held_norms import NormLandscape, Zone, norm_landscape
+from grokinterp.claims.held_norms import NormLandscape, norm_landscape
 from grokinterp.claims.registry import CLAIMS, Claim, Finding, claim
+from grokinterp.claims.zone_of_norms import Zone
 
 __all__ = [
     "CLAIMS", "Bracket", "Claim", "CriticalSize", "Evidence", "Finding", "NormLandscape", "Zone",

@@ -7,7 +7,6 @@ has generalised already.
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +19,7 @@ from torch import Tensor
 from grokinterp.base.checks import word
 from grokinterp.base.errors import InputError
 from grokinterp.base.result import Result
-from grokinterp.claims.control_runs import Runs, alike, budgets, left_out, runs_in
+from grokinterp.claims.control_runs import Runs, alike, budgets, dated, left_out, runs_in
 from grokinterp.encodings.circuit_efficiency import (
     GENERALIZING,
     Efficiency,
@@ -29,7 +28,6 @@ from grokinterp.encodings.circuit_efficiency import (
 )
 from grokinterp.fourier.heldout import FEWEST_ROWS
 from grokinterp.models.cross_entropy import right_answers
-from grokinterp.progress.phases import phases_of_metrics
 from grokinterp.reading._load import load, progress_bar
 from grokinterp.runs._snapshot import Snapshot
 from grokinterp.runs.run import Run
@@ -217,7 +215,7 @@ def critical_size(
     else:
         fit = efficiency_fit([], [], [])
         found = Efficiency(rows=(), fit=fit, exponent=exponent, notes=(fit.reason,))
-    rows = tuple({**row, **_dated(first[str(row["run"])], row)} for row in found.rows)
+    rows = tuple({**row, **_learned(first[str(row["run"])], row)} for row in found.rows)
     names = list(again)
     forgetting = tuple(
         {"run": names[i], **_after(again[names[i]], given)}
@@ -252,17 +250,15 @@ def _alike(given: Mapping[str, Run]) -> tuple[dict[str, Run], list[str]]:
     return kept, notes
 
 
-def _dated(run: Run, row: Mapping[str, Any]) -> dict[str, Any]:
+def _learned(run: Run, row: Mapping[str, Any]) -> dict[str, Any]:
     """Whether a run generalised, when, and in how many steps it had to."""
-    t95 = None
-    with suppress(InputError):  # where nothing was logged of it
-        t95 = phases_of_metrics(run).grok_step
+    phases = dated(run)
+    t95 = None if phases is None else phases.grok_step
     # What generalised before its log begins, or of which one checkpoint is known, has no t95.
     done = t95 is not None or row["stands_for"] == GENERALIZING
     found = {"steps": run.steps[-1], "t95": t95, "generalizes": done, "rise": math.nan}
-    logged = run.metrics
-    if run.steps_known and "test_acc" in logged and len(logged) > 1:
-        curve = logged[["step", "test_acc"]].dropna().to_numpy(float).T
+    curve = run.metrics.reindex(columns=["step", "test_acc"]).dropna().to_numpy(float).T
+    if run.steps_known and curve.shape[1] > 1:
         found["rise"] = float(np.diff(np.interp([0.9 * run.steps[-1], run.steps[-1]], *curve))[0])
     return found
 
@@ -311,8 +307,9 @@ def _after(run: Run, given: Mapping[str, Run]) -> dict[str, Any]:
     right = _right(seen)
     row |= {"n_train": int(mask.sum()), "train_acc": float(right[mask].mean())}
     start, why = _start_of(run, given)
-    if start is None or start.train_mask is None:
-        return row | {"why": why or "the split of the run it started from is not known"}
+    if start is None:
+        return row | {"why": why}
+    assert start.train_mask is not None
     either = mask | start.train_mask
     rows = unmirrored_rows(run.task, either)
     unmirrored = run.task.commutative and int(rows.sum()) >= FEWEST_ROWS
@@ -345,10 +342,16 @@ def _start_of(run: Run, given: Mapping[str, Run]) -> tuple[Run | None, str]:
         if len(same) != 1:
             return None, f"the run it started from, {Path(path).name}, is not here"
         found = same[0]
+    if found.train_mask is None or found.architecture.missing:
+        return None, "the split or the module of the run it started from is not known"
+    if found.recipe is not None and found.recipe.start:
+        return None, "it started from a run that started from another one"
     if found.task.labels.shape != run.task.labels.shape:
         return None, "it started from a run of another task"
     if not bool((found.task.labels == run.task.labels).all()):
         return None, "it started from a run with other labels"
+    if run.recipe.start_step not in (-1, *found.steps):
+        return None, f"step {run.recipe.start_step} of the run it started from is not saved"
     return found, ""
 
 

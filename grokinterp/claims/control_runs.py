@@ -1,10 +1,12 @@
 """Which runs lie in a folder, such as the one of a sweep or of controls, and which are alike?"""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from grokinterp.base.errors import InputError, named, one_line
+from grokinterp.progress.phases import Phases, phases_of_metrics
 from grokinterp.reading._load import Subject, run_of
 from grokinterp.recipe.keys import CHANCE, WATCHING
 from grokinterp.recipe.recipe import Recipe
@@ -142,6 +144,13 @@ def budgets(runs: Iterable[Run]) -> tuple[int, int] | None:
     """The least and the largest number of updates that these runs had; None without a run."""
     steps = [run.steps[-1] for run in runs]
     return (min(steps), max(steps)) if steps else None
+
+
+def dated(run: Run) -> Phases | None:
+    """When a run learned, by its log alone; None where nothing finite was logged."""
+    with suppress(InputError):
+        return phases_of_metrics(run)
+    return None
 
 
 def _rest(recipe: Recipe | None, differs: Collection[str]) -> dict[str, Any]:

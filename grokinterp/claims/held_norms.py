@@ -16,81 +16,19 @@ from torch import Tensor
 
 from grokinterp.base.checks import number, word
 from grokinterp.base.result import Result
-from grokinterp.claims.control_runs import Runs, alike, budgets, left_out, runs_in
-from grokinterp.progress.phases import phases_of_metrics
+from grokinterp.claims.control_runs import Runs, alike, budgets, dated, left_out, runs_in
+from grokinterp.claims.zone_of_norms import DATES, Zone, norm_at, path_of, walked
 from grokinterp.reading._load import progress_bar
 from grokinterp.recipe.recipe import Recipe
 from grokinterp.runs.run import Run
 from grokinterp.tasks.task import Task
-from grokinterp.training.decay_balance import trained_names
 
 HELD, FREE, SCALED = "held", "free", "scaled"
 OF_THE_NORM = ("constraint", "norm_clamp", "clamp_from", "clamp_to", "weight_decay", "output_scale")
 LAST = ("train_loss", "test_loss", "train_acc", "test_acc")
-DATES = ("t99", "t95")
 MEASURED = (*LAST, *(f"best_{name}" for name in LAST), *DATES)
-CLOSE = 1e-6  # of norms that were logged in float32
 FEWEST = 3  # seeds, of which two are more than half
 Table = Literal["norms", "runs", "free", "scaled"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Zone:
-    """The held norms at which more than half of the seeds generalise, as parts of the initial norm.
-
-    `low` and `high` are the smallest and the largest of them, None without any; `below` and `above`
-    the nearest norms that were tried outside of these and fail, None where none was: the zone is
-    open there. `gaps` fail and lie between low and high.
-
-    >>> import grokinterp as gi
-    >>> zone = gi.claims.Zone(low=3.0, high=5.0, below=1.0, above=8.0)
-    >>> zone.closed, [zone.where(alpha) for alpha in (0.5, 2.0, 4.0, 9.0)]
-    (True, ['below', 'edge', 'inside', 'above'])
-    """
-
-    low: float | None = None
-    high: float | None = None
-    below: float | None = None
-    above: float | None = None
-    gaps: tuple[float, ...] = ()
-
-    @classmethod
-    def of(cls, shares: Mapping[float, float]) -> "Zone":
-        """The zone, by the share of seeds that generalise at each norm."""
-        good = [alpha for alpha, share in shares.items() if share > 0.5]
-        if not good:
-            return cls()
-        low, high = min(good), max(good)
-        return cls(
-            low=low,
-            high=high,
-            below=max((alpha for alpha in shares if alpha < low), default=None),
-            above=min((alpha for alpha in shares if alpha > high), default=None),
-            gaps=tuple(sorted(a for a in shares if low < a < high and a not in good)),
-        )
-
-    @property
-    def closed(self) -> bool:
-        """Whether norms fail on both sides of it."""
-        return self.below is not None and self.above is not None
-
-    def where(self, alpha: float) -> str:
-        """Where a norm lies: "inside", "below" or "above"; "" without a zone.
-
-        "edge" is between the last norm that generalises and the next that fails, "untried" beyond
-        the norms that were tried.
-        """
-        if self.low is None or self.high is None or not math.isfinite(alpha):
-            return ""
-        if self.low * (1 - CLOSE) <= alpha <= self.high * (1 + CLOSE):
-            return "inside"
-        if alpha < self.low:
-            if self.below is None:
-                return "untried"
-            return "below" if alpha <= self.below * (1 + CLOSE) else "edge"
-        if self.above is None:
-            return "untried"
-        return "above" if alpha >= self.above * (1 - CLOSE) else "edge"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,7 +154,7 @@ def norm_landscape(
     ]
     norms = [_of_norm(those) for those in _grouped(rows, HELD, "alpha")]
     zone = Zone.of({each["alpha"]: each["n_generalize"] / each["n_seeds"] for each in norms})
-    paths = {row["run"]: _path(given[row["run"]]) for row in rows if row["kind"] == FREE}
+    paths = {row["run"]: path_of(given[row["run"]]) for row in rows if row["kind"] == FREE}
     known = [row["n0"] for row in rows if math.isfinite(row["n0"])]
     scaled = [
         _of_scale(those, norms, degree) for those in _grouped(rows, SCALED, "alpha", "output_scale")
@@ -225,7 +163,7 @@ def norm_landscape(
     return NormLandscape(
         norms=tuple(norms),
         runs=tuple(rows),
-        free=tuple(_of_free(row, paths[row["run"]], zone) for row in rows if row["kind"] == FREE),
+        free=tuple(walked(row, paths[row["run"]], zone) for row in rows if row["kind"] == FREE),
         scaled=tuple(scaled),
         paths=paths,
         n0=float(np.median(known)) if known else math.nan,
@@ -285,35 +223,30 @@ def _how(recipe: Recipe | None) -> tuple[Any, ...]:
 def _row(name: str, run: Run, kind: str) -> dict[str, Any]:
     """The numbers of one run."""
     assert run.recipe is not None
-    keys, logged, phases = run.recipe.to_dict(), run.metrics, phases_of_metrics(run)
+    keys, logged, phases = run.recipe.to_dict(), run.metrics, dated(run)
     alpha = math.nan if kind == FREE else float(keys["clamp_to"])
-    first = _norm(run, run.steps[0]) if run.steps[0] == 0 else math.nan
+    first = norm_at(run, run.steps[0]) if run.steps[0] == 0 else math.nan
     row: dict[str, Any] = {
         "run": name,
         "kind": kind,
         "seed": keys["seed"],
         "alpha": alpha,
-        "norm": _norm(run, run.steps[-1]),
+        "norm": norm_at(run, run.steps[-1]),
         "n0": first if kind == FREE else first / alpha,
         "weight_decay": keys.get("weight_decay"),
         "output_scale": keys["output_scale"],
         "steps": run.steps[-1],
-        "label": phases.label,
+        "label": "undetermined" if phases is None else phases.label,
     }
     for column in LAST:
         unmirrored = f"{column}_unmirrored"
         values = logged[unmirrored if unmirrored in logged else column].to_numpy(float)
         best = np.fmax.reduce if column.endswith("acc") else np.fmin.reduce
         row |= {column: float(values[-1]), f"best_{column}": float(best(values))}
-    return row | {"t99": phases.memorization_step, "t95": phases.grok_step}
-
-
-def _norm(run: Run, step: int) -> float:
-    """The norm of all trained weights at a checkpoint."""
-    weights = run.weights(step)
-    return math.sqrt(
-        sum(float(weights[name].double().square().sum()) for name in trained_names(run))
-    )
+    return row | {
+        "t99": None if phases is None else phases.memorization_step,
+        "t95": None if phases is None else phases.grok_step,
+    }
 
 
 def _grouped(rows: Sequence[dict[str, Any]], kind: str, *by: str) -> list[list[dict[str, Any]]]:
@@ -355,51 +288,6 @@ def _end(values: Iterable[float | None], which: Any) -> float | None:
     numbers = [math.inf if value is None else float(value) for value in values]
     found = math.nan if any(map(math.isnan, numbers)) else which(numbers)
     return found if math.isfinite(found) else None
-
-
-def _path(run: Run) -> tuple[tuple[int, float], ...]:
-    """Step and norm: at every logged step where these are known, else at the checkpoints."""
-    logged = run.dynamics
-    if logged is None or not len(logged):
-        return tuple((step, _norm(run, step)) for step in run.steps)
-    found = dict(zip(map(int, logged["step"]), map(float, logged["weight_norm"]), strict=True))
-    found[run.steps[-1]] = _norm(run, run.steps[-1])  # dynamics end an update before
-    return tuple(sorted(found.items()))
-
-
-def _of_free(
-    row: Mapping[str, Any], path: Sequence[tuple[int, float]], zone: Zone
-) -> dict[str, Any]:
-    """A free run's path, as parts of its initial norm."""
-    steps, norms = np.array(path).T
-    n0, most = row["n0"], float(norms.max())
-    dated = {
-        name: math.nan if row[name] is None else float(np.interp(row[name], steps, norms))
-        for name in DATES
-    }
-    alphas = {
-        "alpha_t99": dated["t99"] / n0, "alpha_t95": dated["t95"] / n0, "alpha_max": most / n0,
-        "alpha_last": float(norms[-1]) / n0,
-    }  # fmt: skip
-    came_from = ""
-    if row["t95"] is not None and zone.low is not None:
-        words = [zone.where(norm / n0) for norm in norms[steps <= row["t95"]]]
-        outside = [each for each in words if each in ("below", "above")]
-        last = zone.where(alphas["alpha_t95"])
-        if last in ("below", "above"):
-            came_from = "outside"
-        elif outside:
-            came_from = outside[-1]
-        elif set(words) == {"inside"}:
-            came_from = "inside"
-    return {
-        **{key: row[key] for key in ("run", "seed", "weight_decay", "n0", "t99", "t95", "label")},
-        **alphas,
-        "over_max_t95": dated["t95"] / most,
-        "starts": zone.where(1.0),
-        **{f"at_{x}": zone.where(alphas[f"alpha_{x}"]) for x in ("t99", "max", "t95")},
-        "came_from": came_from,
-    }
 
 
 def _of_scale(

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from grokinterp.base.result import draws, found_by
-from grokinterp.claims.held_norms import NormLandscape, Zone, norm_landscape
+from grokinterp.claims.held_norms import NormLandscape, norm_landscape
+from grokinterp.claims.zone_of_norms import Zone
 from grokinterp.figures._figure import (
     COLOURS,
     SERIES,
