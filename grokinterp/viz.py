@@ -17,6 +17,8 @@ from grokinterp.circuits._figures.neurons import (
     plot_neurons,
 )
 from grokinterp.circuits._figures.norms import plot_cluster_norms
+from grokinterp.claims._figures.held_norms import plot_norm_landscape
+from grokinterp.claims._figures.training_sizes import plot_critical_size
 from grokinterp.claims._figures.verdicts import explain_page, plot_explain
 from grokinterp.comparison._figures import comparison_page, plot_comparison
 from grokinterp.encodings._figures import plot_efficiency, plot_pruning_curves, plot_ranks
@@ -49,13 +51,13 @@ from grokinterp.training._figures import plot_balance
 __all__ = [
     "Figure", "circuitsvis_script", "comparison_page", "explain_page", "plot_ablation",
     "plot_abruptness", "plot_attention", "plot_attribution", "plot_balance", "plot_circuit_graph",
-    "plot_cluster_norms", "plot_comparison", "plot_correctness", "plot_descents", "plot_drift",
-    "plot_efficiency", "plot_embedding_circles", "plot_embedding_heat_map",
-    "plot_embedding_spectrum", "plot_emergence", "plot_explain", "plot_faithfulness",
-    "plot_fourier_heat_map", "plot_information_path", "plot_kernel", "plot_key_frequencies",
-    "plot_logits", "plot_neuron_clusters", "plot_neuron_fourier", "plot_neuron_logit_spectrum",
-    "plot_neurons", "plot_phase_diagram", "plot_phase_shares", "plot_phases", "plot_progress",
-    "plot_pruning_curves", "plot_ranks", "plot_scaling", "plot_slingshots", "plot_trajectories",
-    "sweep_page",
+    "plot_cluster_norms", "plot_comparison", "plot_correctness", "plot_critical_size",
+    "plot_descents", "plot_drift", "plot_efficiency", "plot_embedding_circles",
+    "plot_embedding_heat_map", "plot_embedding_spectrum", "plot_emergence", "plot_explain",
+    "plot_faithfulness", "plot_fourier_heat_map", "plot_information_path", "plot_kernel",
+    "plot_key_frequencies", "plot_logits", "plot_neuron_clusters", "plot_neuron_fourier",
+    "plot_neuron_logit_spectrum", "plot_neurons", "plot_norm_landscape", "plot_phase_diagram",
+    "plot_phase_shares", "plot_phases", "plot_progress", "plot_pruning_curves", "plot_ranks",
+    "plot_scaling", "plot_slingshots", "plot_trajectories", "sweep_page",
 ]  # fmt: skip
 __getattr__, __dir__ = room_names(__name__, __all__)

@@ -1,4 +1,10 @@
-"""Runs whose checkpoints are made by hand: any weights at any steps."""
+"""Runs whose checkpoints are made by hand: any weights at any steps, and what they logged."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import torch
 
 from grokinterp.runs.manifest import Manifest
 from grokinterp.runs.run import Run
@@ -7,13 +13,14 @@ from grokinterp.runs.run import Run
 class Made:
     """A store that holds weights in memory."""
 
-    def __init__(self, task, architecture, checkpoints, train):
+    def __init__(self, task, architecture, checkpoints, train, *, recipe=None, metrics=None):
         steps = sorted(checkpoints)
-        self.manifest = Manifest(task, architecture, None, None, steps=steps, finished=True)
-        self.checkpoints, self.train = checkpoints, train
+        self.manifest = Manifest(task, architecture, recipe, None, steps=steps, finished=True)
+        self.checkpoints, self.train, self.logged = checkpoints, train, metrics
 
     def metrics(self):
-        raise AssertionError("nothing of this is measured on logged metrics")
+        assert self.logged is not None, "nothing of this is measured on logged metrics"
+        return self.logged
 
     def train_indices(self):
         return self.train
@@ -34,3 +41,32 @@ def changed(run, change, *, name="changed"):
     """The run with every checkpoint's weights put through a function."""
     checkpoints = {step: change(run.weights(step)) for step in run.steps}
     return made_run(run.task, run.architecture, checkpoints, train=run.train_indices, name=name)
+
+
+def curves(steps, *, fits=None, generalizes=None, every=10, end=1.0):
+    """A log whose train accuracy is 1 from a step on, and whose test accuracy is `end`."""
+    step = np.arange(0, steps + 1, every)
+    train = np.where(step >= (math.inf if fits is None else fits), 1.0, 0.1)
+    test = np.where(step >= (math.inf if generalizes is None else generalizes), end, 0.0)
+    columns = {"step": step, "train_loss": 2 - train, "test_loss": 3 - test}
+    return pd.DataFrame(columns | {"train_acc": train, "test_acc": test})
+
+
+def recipe_run(recipe, metrics, norms=None, *, weights=None, name="made"):
+    """A run of a recipe with this log, whose weights have these norms, {step: norm}, or are these.
+
+    Weights that are given are those of its first and its last step.
+    """
+    task, rows, architecture = recipe.build_task(), recipe.train_indices(), recipe.architecture()
+    if weights is not None:
+        ends = {0: weights, recipe.steps: weights}
+        return Run(name, Made(task, architecture, ends, rows, recipe=recipe, metrics=metrics))
+    shapes = architecture.parameter_shapes()
+    ones = {name: torch.ones(shape) for name, shape in shapes.items()}
+    size = math.sqrt(sum(one.numel() for one in ones.values()))
+    steps = {0: 1.0, recipe.steps: 1.0} if norms is None else norms
+    checkpoints = {
+        step: {name: one * (norm / size) for name, one in ones.items()}
+        for step, norm in steps.items()
+    }
+    return Run(name, Made(task, architecture, checkpoints, rows, recipe=recipe, metrics=metrics))

@@ -991,6 +991,21 @@ progress.descents(log)  # result
 progress.slingshots(log, times=0.5)
 progress.slingshots(log, columns={"step": "nothing"})
 progress.slingshots(log)  # result
+gi.claims.norm_landscape(7)
+gi.claims.norm_landscape({})
+gi.claims.norm_landscape([run, run])
+gi.claims.norm_landscape("nowhere")
+gi.claims.norm_landscape(run, degree="two")
+gi.claims.norm_landscape(run).table("norm")
+gi.claims.norm_landscape(run)  # result
+gi.claims.critical_size([])
+gi.claims.critical_size("nowhere")
+gi.claims.critical_size(run, exponent=2)
+gi.claims.critical_size(run, step=BIG)
+gi.claims.critical_size(run).table(of=3)
+gi.claims.critical_size(run)  # result
+viz.plot_norm_landscape(5)
+viz.plot_critical_size("nowhere")
 viz.plot_balance(run, matrix="W")
 viz.plot_ranks(run, definition="rank")
 viz.plot_descents(5)

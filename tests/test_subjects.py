@@ -14,7 +14,7 @@ from grokinterp.figures._figure import Figure
 
 pytestmark = pytest.mark.shapes_unchecked  # their checks take longer than what is checked here
 
-ROOMS = ("training", "fourier", "progress", "circuits", "geometry", "encodings")
+ROOMS = ("training", "fourier", "progress", "circuits", "geometry", "encodings", "claims")
 QUICK = {  # arguments, of functions that need some or take long without
     "ablate": {"placebos": 2},
     "faithfulness": {"placebos": 2},
@@ -43,6 +43,7 @@ OVER_TRAINING = {  # what looks at every checkpoint, of which a run has more tha
     "abruptness", "phase_shares", "descents", "slingshots", "kernel",
     "key_frequencies",  # says when each emerged
     "efficiency",  # has a row under the name of each run
+    "critical_size",
 }  # fmt: skip
 OF_SEVERAL = {  # takes two checkpoints
     "drift", "plot_drift", "plot_trajectories", "step_geometry", "trajectory_embedding",
@@ -50,7 +51,9 @@ OF_SEVERAL = {  # takes two checkpoints
 OF_PHASES = {"plot_phase_shares"}  # says why there are none, of one checkpoint
 OF_ISING = {"observable_correlations"}
 OF_TABLES = {"plot_phase_diagram", "plot_scaling"}  # of sweeps: by their path too
-OF_RUNS = {"plot_comparison"}  # two or more: below
+OF_RUNS = {  # two or more: below, or in tests of their own
+    "plot_comparison", "plot_norm_landscape",
+}  # fmt: skip
 
 
 def takes_a_subject(function):
@@ -144,7 +147,8 @@ def test_an_analysis_takes_every_kind(name, subjects):
     assert same(found["run"], found["Path"])
     assert same(found["run"], found["name"])
     if name not in OF_SEVERAL:
-        drop = {"step", "start", "end"}  # of a model that came without one
+        # of a model that came without one
+        drop = {"step", "start", "end", "steps_least", "steps_most"}
         one, other = found["snapshot"], found["hooked model"]
         if isinstance(one, dict):
             one, other = ({k: v for k, v in x.items() if k not in drop} for x in (one, other))

@@ -1,13 +1,19 @@
-"""Which runs lie in a folder, such as the one of a sweep or of controls?"""
+"""Which runs lie in a folder, such as the one of a sweep or of controls, and which are alike?"""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from grokinterp.base.errors import InputError, named, one_line
+from grokinterp.progress.phases import Phases, phases_of_metrics
 from grokinterp.reading._load import Subject, run_of
+from grokinterp.recipe.keys import CHANCE, WATCHING
+from grokinterp.recipe.recipe import Recipe
 from grokinterp.runs.manifest import RUN_JSON, is_run_folder
 from grokinterp.runs.run import Run
+
+NAMED = 4  # runs in a note
 
 Runs = Subject | Sequence[Subject] | Mapping[str, Subject]
 
@@ -95,3 +101,59 @@ def _some(runs: Mapping[str, Run], x: object) -> Mapping[str, Run]:
     if not runs:
         raise InputError(f"{named(x)} is no run; give gi.load(path), a list of them, or a folder.")
     return runs
+
+
+def alike(
+    runs: Mapping[str, Run], *, but: Collection[str], of: Collection[str] = ()
+) -> tuple[dict[str, Run], list[str]]:
+    """The runs whose recipes agree in all keys but some, and notes about the others.
+
+    They may differ in `but`, in seeds, and in how long and how training was watched. Where there
+    are several such groups, the largest one is taken, by how many of the runs named in `of` are in
+    it; a run without a recipe agrees with those that have none.
+    """
+    differs = {*but, *CHANCE, *WATCHING, "steps"}
+    groups: dict[str, list[str]] = {}
+    for name, run in runs.items():
+        groups.setdefault(repr(_rest(run.recipe, differs)), []).append(name)
+    if len(groups) < 2:
+        return dict(runs), []
+    largest = max(groups.values(), key=lambda those: (len({*of} & {*those}), len(those)))
+    kept = {name: runs[name] for name in largest}
+    usual = _rest(runs[largest[0]].recipe, differs)
+    others: dict[str, list[str]] = {}
+    for name in (name for name in runs if name not in kept):
+        rest = _rest(runs[name].recipe, differs)
+        keys = sorted(key for key in {*rest, *usual} if rest.get(key) != usual.get(key))
+        reason = f"other {', '.join(keys)}" if rest and usual else "no recipe, as the others have"
+        others.setdefault(reason, []).append(name)
+    return kept, [left_out(names, why) for why, names in others.items()]
+
+
+def left_out(names: Sequence[str], why: str) -> str:
+    """The note about runs that are not looked at.
+
+    >>> left_out(["a", "b"], "other lr"), left_out(list("abcdef"), "other lr")
+    ('left out: a, b (other lr)', 'left out: a, b, c, d and 2 more (other lr)')
+    """
+    more = f" and {len(names) - NAMED} more" * (len(names) > NAMED)
+    return f"left out: {', '.join(names[:NAMED])}{more} ({why})"
+
+
+def budgets(runs: Iterable[Run]) -> tuple[int, int] | None:
+    """The least and the largest number of updates that these runs had; None without a run."""
+    steps = [run.steps[-1] for run in runs]
+    return (min(steps), max(steps)) if steps else None
+
+
+def dated(run: Run) -> Phases | None:
+    """When a run learned, by its log alone; None where nothing finite was logged."""
+    with suppress(InputError):
+        return phases_of_metrics(run)
+    return None
+
+
+def _rest(recipe: Recipe | None, differs: Collection[str]) -> dict[str, Any]:
+    """The keys of a recipe in which runs must agree; none without a recipe."""
+    values = {} if recipe is None else recipe.to_dict()
+    return {key: value for key, value in values.items() if key not in differs}
