@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from grokinterp import _register as register
     from grokinterp.base import InputError, Interrupted
     from grokinterp.circuits import Ablation, ablate, hooks, paper_table
-from grokinterp.claims import Claims, controls, explain
+    from grokinterp.claims import Claims, controls, explain
     from grokinterp.comparison import Comparison, compare
     from grokinterp.fourier import KeyFrequencies, key_frequencies
     from grokinterp.progress import Phases, Watch, detect_phases, progress_measures

@@ -5,14 +5,14 @@ one is, is read from its recipe, never from its name.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from statistics import median
 
-from grokinterp.base.errors import InputError
 from grokinterp.claims.evidence import FEWEST
 from grokinterp.claims.four_explanations import said, side
+from grokinterp.claims.held_norms import NormLandscape
 from grokinterp.claims.registry import Finding, Threshold, Undetermined, claim
-from grokinterp.claims.run_evidence import ControlEvidence, ControlRun, RunEvidence
+from grokinterp.claims.run_evidence import ControlEvidence, ControlRun
 from grokinterp.sweeps.statistics import power_law
 
 AT_ONCE = 2.0  # t95 / t99 from which on there is a delay
@@ -125,24 +125,22 @@ def delay_by_decay(evidence: ControlEvidence) -> Finding:
 )
 def narrow_zone(evidence: ControlEvidence) -> Finding:
     """Whether some held norms generalise and some do not."""
-    zone = _held_norms(evidence)
-    numbers: dict[str, float] = {}
-    for held, runs in zone.items():
-        numbers |= {f"held_{held:g}_runs": len(runs), f"held_{held:g}_generalised": _reached(runs)}
-    good = [held for held, runs in zone.items() if 2 * _reached(runs) > len(runs)]
-    bad = [held for held in zone if held not in good]
+    found = _landscape(evidence)
+    zone, shares = found.zone, {row["alpha"]: row["n_generalize"] / row["n_seeds"]
+                                for row in found.norms}  # fmt: skip
+    numbers = {f"share_at_{alpha:g}": share for alpha, share in shares.items()}
+    good = [alpha for alpha, share in shares.items() if share > 0.5]
+    bad = [alpha for alpha in shares if alpha not in good]
     names = [", ".join(f"{x:g}" for x in those) or "none" for those in (good, bad)]
     reason = f"held at {names[0]} times the initial norm it generalises, at {names[1]} not"
-    inside = [x for x in bad if good and min(good) < x < max(good)]
     if good and bad:
-        low, high = min(zone) in good, max(zone) in good
-        ends = [end for end, is_open in (("below", low), ("above", high)) if is_open]
+        ends = [end for end, at in (("below", zone.below), ("above", zone.above)) if at is None]
         reason += f" (the zone is open {' and '.join(ends)})" * bool(ends)
-        reason += " (with a gap)" * bool(inside)
+        reason += " (with a gap)" * bool(zone.gaps)
     # By chance each norm succeeds or not by the toss of a coin.
     return Finding(side(bool(good and bad), not (good and bad)), reason, numbers,
-                   _seeds_of_norms(zone), "held norms of which some generalise and some do not",
-                   chance=1 - 2 * 0.5 ** len(zone))  # fmt: skip
+                   _seeds_of_norms(found), "held norms of which some generalise and some do not",
+                   chance=1 - 2 * 0.5 ** len(shares))  # fmt: skip
 
 
 @claim(
@@ -157,33 +155,32 @@ def narrow_zone(evidence: ControlEvidence) -> Finding:
 )
 def walks_into_the_zone(evidence: ControlEvidence) -> Finding:
     """Whether a norm held inside the zone leaves no delay."""
-    zone = _held_norms(evidence)
-    inside = {held: runs for held, runs in zone.items() if _reached(runs) == len(runs)}
+    found = _landscape(evidence)
+    inside = [row for row in found.norms if row["n_generalize"] == row["n_seeds"]]
     if not inside:
         raise Undetermined("at no held norm do all seeds generalise", needs="held norms inside "
-                           "the zone", seeds=_seeds_of_norms(zone))  # fmt: skip
-    best = min(inside, key=lambda held: median(run.t95 or math.inf for run in inside[held]))
-    t99, t95 = (median(getattr(run, x) or math.inf for run in inside[best]) for x in ("t99", "t95"))
-    plain = [run for run in evidence.plain if run.t95]
+                           "the zone", seeds=_seeds_of_norms(found))  # fmt: skip
+    best = min(inside, key=lambda row: row["t95"])
+    alpha, t99, t95 = best["alpha"], best["t99"], best["t95"]
     ratio = t95 / t99 if t99 else math.inf
-    numbers = {"held": best, "t99": t99, "t95": t95, "t95_over_t99": ratio}
-    reason = f"held at {best:g} times the initial norm, t99 is {t99:g} and t95 {t95:g}"
-    if plain:
-        free = numbers["free_t95"] = median(run.t95 or math.inf for run in plain)
-        reason += f" (free: {free:g})"
-        walk = _walk(evidence.runs)
-        numbers |= walk
-        if walk:
-            reason += (
-                f"; the free norm starts at 1, has its peak at {walk['free_peak']:.2f} and groks "
-                f"at {walk['free_at_grok']:.2f}"
-            )
-    budget = max(run.run.steps[-1] for run in inside[best])
+    numbers = {"held": alpha, "t99": t99, "t95": t95, "t95_over_t99": ratio}
+    reason = f"held at {alpha:g} times the initial norm, t99 is {t99:g} and t95 {t95:g}"
+    free = [row for row in found.free if row["t95"] is not None]
+    if free:
+        for name in ("t95", "alpha_max", "alpha_t95"):
+            numbers[f"free_{name}"] = median(row[name] for row in free)
+        ways = dict.fromkeys(row["came_from"] for row in free if row["came_from"])
+        reason += (
+            f"; free, t95 is {numbers['free_t95']:g}, and the norm is at most "
+            f"{numbers['free_alpha_max']:.2f} times the initial one, "
+            f"{numbers['free_alpha_t95']:.2f} at t95"
+        )
+        reason += f" (to the zone from {', '.join(ways)})" * bool(ways)
+    last = 0 if found.budget is None else found.budget[1]
     # By chance t95 lies anywhere (in its logarithm) between t99 and the last step.
-    chance = math.log(AT_ONCE) / math.log(budget / t99) if budget > AT_ONCE * t99 > 0 else 1.0
+    chance = math.log(AT_ONCE) / math.log(last / t99) if last > AT_ONCE * t99 > 0 else 1.0
     return Finding(side(ratio <= AT_ONCE, ratio > AT_ONCE), reason, numbers,
-                   {f"held {best:g}": _seeds(inside[best])},
-                   "a held norm at which test follows train",
+                   {f"held {alpha:g}": best["n_seeds"]}, "a held norm at which test follows train",
                    threshold=Threshold("t95_over_t99", AT_ONCE, "below"),
                    chance=chance)  # fmt: skip
 
@@ -197,42 +194,20 @@ def _seeds(runs: Sequence[ControlRun]) -> int:
     return len({run.seed for run in runs})
 
 
-def _reached(runs: Sequence[ControlRun]) -> int:
-    return sum(run.t95 is not None for run in runs)
-
-
-def _held_norms(evidence: ControlEvidence) -> dict[float, list[ControlRun]]:
-    """The runs of every held norm, over the initial one, of all of them enough."""
-    zone: dict[float, list[ControlRun]] = {}
-    for run in evidence.where(lambda run: run.held):
-        assert run.run.recipe is not None
-        zone.setdefault(float(run.run.recipe.clamp_to), []).append(run)
-    zone = dict(sorted(zone.items()))
-    if len(zone) < 3 or min(map(_seeds, zone.values())) < FEWEST:
-        there = ", ".join(f"{held:g} ({_seeds(runs)})" for held, runs in zone.items()) or "none"
+def _landscape(evidence: ControlEvidence) -> NormLandscape:
+    """What held norms come to, where there are enough of them, and enough seeds."""
+    found = evidence.landscape
+    rows = () if found is None else found.norms
+    if found is None or len(rows) < 3 or min(row["n_seeds"] for row in rows) < FEWEST:
+        there = ", ".join(f"{row['alpha']:g} ({row['n_seeds']})" for row in rows) or "none"
         raise Undetermined(
             f"held norms (seeds): {there}; it takes 3 norms and {FEWEST} seeds of each, the "
             "control held_norm",
             needs="the control held_norm",
-            seeds=_seeds_of_norms(zone),
+            seeds={} if found is None else _seeds_of_norms(found),
         )
-    return zone
+    return found
 
 
-def _seeds_of_norms(zone: Mapping[float, Sequence[ControlRun]]) -> dict[str, int]:
-    return {f"held {held:g}": _seeds(runs) for held, runs in zone.items()}
-
-
-def _walk(runs: Sequence[RunEvidence]) -> dict[str, float]:
-    """Of the explained runs: the norm over its initial one at its peak and when they grok."""
-    found: dict[str, list[float]] = {}
-    for run in runs:
-        try:
-            _, end = run.delay
-            first = run.norm(0)
-            peak = float(run.balance.norms[:, 0].max()) / first
-        except (Undetermined, InputError):
-            continue
-        found.setdefault("free_peak", []).append(peak)
-        found.setdefault("free_at_grok", []).append(run.norm(end) / first)
-    return {name: median(values) for name, values in found.items()}
+def _seeds_of_norms(found: NormLandscape) -> dict[str, int]:
+    return {f"held {row['alpha']:g}": row["n_seeds"] for row in found.norms}

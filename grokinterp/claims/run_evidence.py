@@ -4,7 +4,6 @@ Nothing is computed before a rule asks for it, and nothing twice. A rule that is
 answer it raises `Undetermined`, with the reason.
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from grokinterp.claims.held_norms import OF_THE_NORM, NormLandscape, norm_landscape
 from grokinterp.claims.registry import Undetermined
 from grokinterp.encodings.ranks_over_training import Ranks, ranks
 from grokinterp.geometry.tangent_kernel import TangentKernel, kernel
@@ -182,7 +182,7 @@ class ControlRun:
     def same_lesson(self) -> bool:
         """Whether the same network learns the same inputs, however it is trained."""
         assert self.run.recipe is not None
-        return self.only(*self.run.recipe.update_keys(), *OF_TRAINING, *_HELD)
+        return self.only(*self.run.recipe.update_keys(), *OF_TRAINING, *OF_THE_NORM)
 
     @property
     def related(self) -> bool:
@@ -190,18 +190,7 @@ class ControlRun:
         recipe = self.run.recipe
         assert recipe is not None
         random = ("operation",) if self.changes.get("operation") == "random" else ()
-        return self.only(*recipe.update_keys(), *OF_TRAINING, *_HELD, *OF_DATA, *random)
-
-    @property
-    def held(self) -> bool:
-        """Whether all that differs is that its norm is held from the start, without decay."""
-        recipe = self.run.recipe
-        assert recipe is not None
-        held = recipe.constraint == "norm_clamp" and recipe.norm_clamp != "none"
-        return held and not recipe.clamp_from and not recipe.weight_decay and self.only(*_HELD)
-
-
-_HELD = ("constraint", "norm_clamp", "clamp_from", "clamp_to", "weight_decay")
+        return self.only(*recipe.update_keys(), *OF_TRAINING, *OF_THE_NORM, *OF_DATA, *random)
 
 
 @dataclass(frozen=True)
@@ -218,10 +207,13 @@ class ControlEvidence:
         """The runs that belong to a control."""
         return [each for each in self.controls if belongs(each)]
 
-    @property
-    def plain(self) -> list[ControlRun]:
-        """Those with no change: the explained runs and their other seeds."""
-        return self.where(lambda run: not run.changes)
+    @cached_property
+    def landscape(self) -> NormLandscape | None:
+        """What held norms come to, beside the free runs; None without a held norm."""
+        of_norms = self.where(lambda run: run.only(*OF_THE_NORM))
+        if not any(run.changes.get("constraint") for run in of_norms):
+            return None
+        return norm_landscape({run.name: run.run for run in of_norms})
 
 
 def changes_of(recipe: Recipe, base: Recipe) -> dict[str, Any]:
@@ -239,12 +231,3 @@ def changes_of(recipe: Recipe, base: Recipe) -> dict[str, Any]:
         for key in {**own, **other}
         if key not in WHAT_HAPPENS and own.get(key) != other.get(key)
     }
-
-
-def mean_log(values: Sequence[float]) -> float:
-    """The geometric mean.
-
-    >>> mean_log([1.0, 100.0])
-    10.0
-    """
-    return math.exp(sum(map(math.log, values)) / len(values))
