@@ -1,0 +1,97 @@
+"""Which runs lie in a folder, such as the one of a sweep or of controls?"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from grokinterp.base.errors import InputError, named, one_line
+from grokinterp.reading._load import Subject, run_of
+from grokinterp.runs.manifest import RUN_JSON, is_run_folder
+from grokinterp.runs.run import Run
+
+Runs = Subject | Sequence[Subject] | Mapping[str, Subject]
+
+
+class RunsByName(dict[str, Run]):
+    """Runs by name, in order; `notes` say what was left out, and why."""
+
+    def __init__(self, runs: Mapping[str, Run] | None = None, notes: Sequence[str] = ()) -> None:
+        super().__init__(runs or {})
+        self.notes = tuple(notes)
+
+
+def runs_in(x: Runs, **about: Any) -> RunsByName:
+    """The runs that were given, by name: a run, a dict or a list of them, or a folder of runs.
+
+    A folder of runs is one that has run folders in it, at any depth, as sweeps write them; the
+    name of each is its path from there. What is unfinished or damaged in it is left out, with a
+    note, and so is what is no run folder, without one. A list may have such folders among its
+    runs; what is given by itself is taken as it is, finished or not. `about` is the task and the
+    split of what does not know its own. InputError where nothing is left, and for two runs of one
+    name: give a dict.
+
+    >>> import grokinterp as gi
+    >>> run = gi.load("mod31-small")
+    >>> list(runs_in([run])), list(runs_in({"mine": run}))
+    (['mod31-small'], ['mine'])
+    """
+    if isinstance(x, Mapping):
+        given = [(str(name), one) for name, one in x.items()]
+        found = {name: run_of(one, **about) for name, one in given}
+        return RunsByName(_some(found, x))
+    if not isinstance(x, Sequence) or isinstance(x, str):
+        return _of_one(x, about)
+    runs, notes = RunsByName(), list[str]()
+    for each in x:
+        more = _of_one(each, about)
+        notes += more.notes
+        if twice := [name for name in more if name in runs]:
+            raise InputError(
+                f"two runs have folders of one name ({twice[0]}); give a dict of names and runs."
+            )
+        runs.update(more)
+    return RunsByName(_some(runs, x), notes)
+
+
+def _of_one(x: Subject, about: Mapping[str, Any]) -> RunsByName:
+    """The runs of a folder of them; everything else is one run."""
+    if isinstance(x, str | Path) and (folders := list(_run_folders(Path(x)))):
+        return _of_folder(Path(x), folders)
+    run = run_of(x, **about)
+    return RunsByName({run.path.name: run})
+
+
+def _run_folders(folder: Path) -> Iterator[Path]:
+    """The run folders in a folder that is none itself, in order; hidden ones left out."""
+    if not folder.is_dir() or is_run_folder(folder):
+        return
+    for file in sorted(folder.rglob(RUN_JSON)):
+        inside = file.parent.relative_to(folder)
+        if not any(part.startswith(".") for part in inside.parts) and is_run_folder(file.parent):
+            yield file.parent
+
+
+def _of_folder(folder: Path, folders: Sequence[Path]) -> RunsByName:
+    runs, notes = dict[str, Run](), list[str]()
+    for path in folders:
+        name = path.relative_to(folder).as_posix()
+        try:
+            run = Run(path)
+        except InputError as error:
+            notes.append(
+                f"left out: {name}, which cannot be read ({one_line(str(error), most=160)})"
+            )
+            continue
+        if run.finished:
+            runs[name] = run
+        else:
+            notes.append(f"left out: {name}, which is unfinished, at step {run.steps[-1]}")
+    if not runs:
+        raise InputError(f"{folder} has no finished run; {notes[0]}.")
+    return RunsByName(runs, notes)
+
+
+def _some(runs: Mapping[str, Run], x: object) -> Mapping[str, Run]:
+    if not runs:
+        raise InputError(f"{named(x)} is no run; give gi.load(path), a list of them, or a folder.")
+    return runs
