@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from grokinterp import _register as register
     from grokinterp.base import InputError, Interrupted
     from grokinterp.circuits import Ablation, ablate, hooks, paper_table
+    from grokinterp.claims import accelerations
     from grokinterp.comparison import Comparison, compare
     from grokinterp.fourier import KeyFrequencies, key_frequencies
     from grokinterp.progress import Phases, Watch, detect_phases, progress_measures
@@ -41,7 +42,7 @@ _HOME = {
     "Ablation": "circuits", "Comparison": "comparison", "InputError": "base", "Interrupted": "base",
     "IsingTask": "tasks", "KeyFrequencies": "fourier", "ModularTask": "tasks", "Phases": "progress",
     "Recipe": "recipe", "Recorder": "runs", "Run": "runs", "Snapshot": "runs", "Sweep": "sweeps",
-    "Watch": "progress", "ablate": "circuits", "compare": "comparison",
+    "Watch": "progress", "ablate": "circuits", "accelerations": "claims", "compare": "comparison",
     "detect_phases": "progress", "export": "reading", "hooks": "circuits", "import_run": "reading",
     "key_frequencies": "fourier", "load": "reading", "paper_table": "circuits",
     "progress_measures": "progress", "read_log": "reading", "recipes": "recipe",

@@ -17,6 +17,7 @@ from grokinterp.circuits._figures.neurons import (
     plot_neurons,
 )
 from grokinterp.circuits._figures.norms import plot_cluster_norms
+from grokinterp.claims._figures.speed_ups import plot_speed_ups
 from grokinterp.comparison._figures import comparison_page, plot_comparison
 from grokinterp.encodings._figures import plot_efficiency, plot_pruning_curves, plot_ranks
 from grokinterp.figures._figure import Figure
@@ -54,7 +55,7 @@ __all__ = [
     "plot_information_path", "plot_kernel", "plot_key_frequencies", "plot_logits",
     "plot_neuron_clusters", "plot_neuron_fourier", "plot_neuron_logit_spectrum", "plot_neurons",
     "plot_phase_diagram", "plot_phase_shares", "plot_phases", "plot_progress",
-    "plot_pruning_curves", "plot_ranks", "plot_scaling", "plot_slingshots", "plot_trajectories",
-    "sweep_page",
+    "plot_pruning_curves", "plot_ranks", "plot_scaling", "plot_slingshots", "plot_speed_ups",
+    "plot_trajectories", "sweep_page",
 ]  # fmt: skip
 __getattr__, __dir__ = room_names(__name__, __all__)

@@ -218,7 +218,9 @@ def accelerations(
     base = base_recipe(recipe)
     possible, out = _variants(base)
     if only is not None:
-        names = [member(name, METHODS, "method") for name in listed("only", only, such_as="['mse']")]
+        names = [
+            member(name, METHODS, "method") for name in listed("only", only, such_as="['mse']")
+        ]
         if refused := [name for name in names if name in out]:
             raise InputError(
                 f"only={refused[0]!r} is not for this recipe: {out[refused[0]]}; leave it out."

@@ -14,7 +14,7 @@ import typer
 
 from grokinterp.base.errors import InputError
 from grokinterp.base.names import room_names
-from grokinterp.cli import analysis_commands, run_commands, streams
+from grokinterp.cli import analysis_commands, explanation_commands, run_commands, streams
 from grokinterp.cli._app import BAD_INPUT, INTERRUPTED, PROGRAM, app, usage_line
 from grokinterp.cli.terminal import say
 
@@ -24,6 +24,7 @@ COMMANDS: dict[str, Callable[..., None]] = {  # in the order in which --help lis
     "recipes": run_commands.recipes,
     "train": run_commands.train,
     "sweep": run_commands.sweep,
+    "accelerate": explanation_commands.accelerate,
     "info": analysis_commands.info,
     "verify": run_commands.verify,
     "measure": analysis_commands.measure,
