@@ -10,6 +10,7 @@ a model that groks moves along a straight path in information space
 
 from grokinterp.base.names import room_names
 from grokinterp.claims.acceleration_methods import METHODS, Method, accelerations
+from grokinterp.claims.control_experiments import Control, controls, every_control
 from grokinterp.claims.evidence import Evidence
 from grokinterp.claims.paired_dates import SpeedUp
 from grokinterp.claims.registry import CLAIMS, Claim, Finding, claim
@@ -17,7 +18,8 @@ from grokinterp.claims.speed_ups import SpeedUps, speed_ups
 from grokinterp.claims.update_times import UpdateTimes, seconds_per_update
 
 __all__ = [
-    "CLAIMS", "METHODS", "Claim", "Evidence", "Finding", "Method", "SpeedUp", "SpeedUps",
-    "UpdateTimes", "accelerations", "claim", "seconds_per_update", "speed_ups",
+    "CLAIMS", "METHODS", "Claim", "Control", "Evidence", "Finding", "Method", "SpeedUp", "SpeedUps",
+    "UpdateTimes", "accelerations", "claim", "controls", "every_control", "seconds_per_update",
+    "speed_ups",
 ]  # fmt: skip
 __getattr__, __dir__ = room_names(__name__, __all__)

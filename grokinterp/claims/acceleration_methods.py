@@ -2,16 +2,12 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from grokinterp.base.checks import listed, member, whole
 from grokinterp.base.errors import InputError
-from grokinterp.reading._load import load
-from grokinterp.recipe.builtin import BUILTIN, as_recipe
+from grokinterp.reading._load import RunOrPath, recipe_of
 from grokinterp.recipe.recipe import Recipe
-from grokinterp.runs.manifest import RUN_JSON
-from grokinterp.runs.run import Run
 from grokinterp.sweeps.sweep import Sweep
 
 BASELINE = "baseline"
@@ -184,7 +180,7 @@ METHODS: Mapping[str, Method] = {
 
 
 def accelerations(
-    recipe: Recipe | Run | str | Path,
+    recipe: Recipe | RunOrPath,
     *,
     only: Sequence[str] | None = None,
     seeds: int = 3,
@@ -215,7 +211,7 @@ def accelerations(
     >>> sweep.recipes()["perpendicular,seed=1"].data_seed
     1
     """
-    base = base_recipe(recipe)
+    base = recipe_of(recipe)
     possible, out = _variants(base)
     if only is not None:
         names = [
@@ -236,7 +232,7 @@ def accelerations(
     )
 
 
-def left_out(recipe: Recipe | Run | str | Path) -> dict[str, str]:
+def left_out(recipe: Recipe | RunOrPath) -> dict[str, str]:
     """Which of `METHODS` a recipe cannot be given, or has already, and why.
 
     >>> import grokinterp as gi
@@ -245,18 +241,7 @@ def left_out(recipe: Recipe | Run | str | Path) -> dict[str, str]:
     >>> left_out(gi.Recipe(p=31, weight_decay=0))["decay_x3"]
     'it is the baseline'
     """
-    return _variants(base_recipe(recipe))[1]
-
-
-def base_recipe(given: Recipe | Run | str | Path) -> Recipe:
-    """The recipe, or that of a run or of the run in a folder."""
-    if isinstance(given, str | Path) and given not in BUILTIN and (Path(given) / RUN_JSON).exists():
-        given = load(given)
-    if isinstance(given, Run):
-        if given.recipe is None:
-            raise InputError(f"{given.path} was not trained by a recipe; give one of its settings.")
-        return given.recipe
-    return as_recipe(given)
+    return _variants(recipe_of(recipe))[1]
 
 
 def _variants(base: Recipe) -> tuple[dict[str, Changes], dict[str, str]]:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from grokinterp.base.checks import instance, member, number
 from grokinterp.base.errors import InputError
-from grokinterp.base.result import Result
+from grokinterp.base.result import Result, text_card
 from grokinterp.claims.acceleration_methods import BASELINE
 from grokinterp.claims.control_runs import Runs, RunsByName, runs_in
 from grokinterp.claims.paired_dates import (
@@ -59,7 +59,7 @@ class SpeedUps(Result):
     """Each way to train beside the baseline, and every run: see `speed_ups`.
 
     `methods` has one `SpeedUp` each, soonest first; `baseline` and `tuned` name two of them
-    (`tuned` is "" without settings to tune by), `budget` is the number of updates of the longest
+    (`tuned` is "" without one that generalises), `budget` is the number of updates of the longest
     run.
 
     >>> import grokinterp as gi
@@ -97,6 +97,11 @@ class SpeedUps(Result):
                 lines.append(f"{verdict}: {', '.join(names)}")
         return lines
 
+    def __str__(self) -> str:
+        """All methods, as a shell is shown them; a card in a notebook has the first twelve."""
+        table, most = self._short_table(), len(self.methods)
+        return text_card(self._title(), self._lines(), table, notes=self.notes, most=most)
+
     def _short_table(self) -> pd.DataFrame:
         return pd.DataFrame(
             {
@@ -106,7 +111,7 @@ class SpeedUps(Result):
                 "ratio": each.ratio,
                 "of pairs": _span(each.ratio_low, each.ratio_high),
                 "to tuned": each.ratio_tuned,
-                "seconds": each.seconds,
+                "seconds": each.seconds if math.isfinite(each.seconds) else math.nan,
                 "test acc": each.test_acc,
                 "norm": f"{each.norm_start:.3g} to {each.norm:.3g}",
             }
@@ -293,7 +298,7 @@ def _features(run: Run, *, finite: bool) -> dict[str, Any]:
 
 
 def _tuned(of_method: Mapping[str, pd.DataFrame], changes: Mapping[str, Mapping[str, Any]]) -> str:
-    """The soonest setting of rate and decay, of those without a failed run; "" without any."""
+    """The soonest setting of rate and decay, of those without a failed run; "" if none groks."""
     settings = [
         name
         for name, keys in changes.items()
@@ -306,7 +311,8 @@ def _tuned(of_method: Mapping[str, pd.DataFrame], changes: Mapping[str, Mapping[
         for name in settings
         if not of_method[name]["t95"].isna().any()
     }
-    return min(medians, key=lambda name: medians[name]) if medians else ""
+    best = min(medians, key=lambda name: medians[name], default="")
+    return best if best and math.isfinite(medians[best]) else ""
 
 
 def _notes(
@@ -321,7 +327,10 @@ def _notes(
             "published settings, and are not tuned"
         )
     elif others:
-        notes.append("the baseline is not tuned: there are no runs at other lr or weight_decay")
+        notes.append(
+            "the baseline is not tuned: there are no runs at other lr or weight_decay, or none of "
+            "them generalises in most seeds"
+        )
     if others:
         least, most = (f([each.pairs for each in others]) for f in (min, max))
         expected = sum(0.5**each.pairs for each in others)

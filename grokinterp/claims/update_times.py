@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 from grokinterp.base.checks import instance, whole
 from grokinterp.base.errors import InputError
 from grokinterp.base.memory import kept_memory
-from grokinterp.base.result import Result
+from grokinterp.base.result import Result, text_card
 from grokinterp.recipe.keys import MOST_THREADS
 from grokinterp.recipe.recipe import Recipe
 from grokinterp.runs.manifest import current_environment
@@ -49,6 +49,10 @@ class UpdateTimes(Result):
         first = next(iter(self.seconds.values()))
         rows = [{"method": x, "seconds": s, "ratio": s / first} for x, s in self.seconds.items()]
         return pd.DataFrame(rows)
+
+    def __str__(self) -> str:
+        most = len(self.seconds)
+        return text_card(self._title(), self._lines(), self.table(), notes=self.notes, most=most)
 
     def _lines(self) -> list[str]:
         threads = f"{self.threads} thread{'s' * (self.threads != 1)}"

@@ -32,6 +32,7 @@ COMMANDS: dict[str, Callable[..., None]] = {  # in the order in which --help lis
     "key-frequencies": analysis_commands.key_frequencies,
     "ablate": analysis_commands.ablate,
     "compare": analysis_commands.compare,
+    "controls": explanation_commands.controls,
     "plot": analysis_commands.plot,
     "report": analysis_commands.report,
     "import": run_commands.import_,

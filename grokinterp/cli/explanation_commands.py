@@ -1,71 +1,177 @@
 """Commands that test explanations: claims on runs, their controls, accelerations."""
 
-from functools import partial
+import shlex
+import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
-from typer import Argument, Exit, Option
+from typer import Argument, Option
 
-from grokinterp.base.errors import Interrupted
-from grokinterp.cli._app import INTERRUPTED, Json, a_file, a_folder
-from grokinterp.cli.terminal import say, show, show_json
+from grokinterp.cli._app import Json, a_file, a_folder
+from grokinterp.cli.sweeping import Address, Executor, Out, Threads, Workers, end_sweep, swept
+from grokinterp.cli.terminal import say, show, show_json, show_table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from grokinterp.recipe.recipe import Recipe
+
+STEPS = ("memorization_step", "grok_step")
+TOLD = (*STEPS, "test_acc", "test_acc_unmirrored")
+
+RunOrRecipe = Annotated[
+    str,
+    Argument(metavar="RUN_OR_RECIPE", help="Folder of a run, built-in recipe, or TOML file."),
+]
+Only = Annotated[
+    str | None, Option(metavar="NAME,...", help="These alone; held_norm is all of its values.")
+]
+Seeds = Annotated[int, Option(help="Seeds of each, from the recipe's own on.")]
+
+
+def controls(
+    recipe: RunOrRecipe,
+    out: Out,
+    only: Only = None,
+    seeds: Seeds = 3,
+    executor: Executor = "local",
+    workers: Workers = None,
+    threads: Threads = None,
+    address: Address = None,
+    as_json: Json = False,
+) -> None:
+    """Train the control experiments of a recipe, which decide between explanations.
+
+    Each changes one thing: no weight decay, a held norm, random answers, ...
+    The same command goes on where it was stopped. Then `grokinterp explain
+    RUN --controls DIR` says what they decide.
+    """
+    from grokinterp.claims import control_experiments as experiments
+
+    folder = out.rstrip("/")
+    asked = experiments.controls(recipe, only=_names(only), seeds=seeds)
+    every = {control.name: control for control in experiments.every_control(recipe)}
+    left_out = {name: x.why_not for name, x in every.items() if x.why_not}
+    if not as_json:
+        for name in asked.variants:
+            show(f"{name:<23} {every[name].decides}")
+        if only is None:
+            for name, reason in left_out.items():
+                show(f"{name:<23} is left out: {reason}")
+        show(_size(list(asked.recipes().values()), executor, workers, threads))
+    start = time.perf_counter()
+    table = swept(
+        asked, out, executor=executor, workers=workers, threads=threads, address=address,
+        quiet=as_json,
+    )  # fmt: skip
+    outcomes = _outcomes(table)
+    if as_json:
+        found = [{"control": x, "decides": every[x].decides, **of} for x, of in outcomes.items()]
+        show_json({"folder": folder, "controls": found, "left_out": left_out})
+    else:
+        known = [x for x in TOLD if x in table and (x in STEPS or table[x].notna().any())]
+        texts = [
+            (name, *(_of_seeds(of[column]) for column in known)) for name, of in outcomes.items()
+        ]
+        show_table(["control", *known], texts, words=("control",))
+        show(f"{folder}: {len(table)} runs, {_duration(time.perf_counter() - start)} just now")
+        show(f"Next: grokinterp explain {_explained(recipe, table, folder)} --controls {folder}")
+    end_sweep(table, out)
 
 
 def accelerate(
-    recipe: Annotated[
-        str, Argument(metavar="RUN|RECIPE", help="A run, a built-in recipe, or a TOML file.")
-    ],
+    recipe: RunOrRecipe,
     out: Annotated[Path, Option(metavar="DIR", help="Folder of the runs.", callback=a_folder)],
     only: Annotated[
         str | None, Option(metavar="NAME,...", help="These methods alone, and the baseline.")
     ] = None,
-    seeds: Annotated[int, Option(help="Runs of each method, from the recipe's seeds on.")] = 3,
-    workers: Annotated[int | None, Option(help="Runs at a time.")] = None,
-    threads: Annotated[int | None, Option(help="Threads per run, if the recipe has 0.")] = None,
+    seeds: Seeds = 3,
+    workers: Workers = None,
+    threads: Threads = None,
     as_json: Json = False,
     figure: Annotated[
         Path | None,
         Option(metavar="FILE.html", help="Figure to write at the end.", callback=a_file),
     ] = None,
 ) -> None:
-    """Train a recipe in every way that is said to grok sooner, and compare them by seeds.
+    """Train a recipe in every way that is said to grok sooner, and compare by seeds.
 
-    A baseline, eight published or plain methods, and five settings of learning rate
-    and weight decay for a tuned baseline. Finished runs are not trained again: the
-    same command goes on where it was stopped, or adds methods and seeds. At the end
-    updates of all methods are timed in turn, and the dates, ratios and ends are shown.
+    A baseline, nine methods, and five settings of learning rate and weight decay, for
+    a tuned baseline. The same command goes on where it was stopped, or adds methods
+    and seeds. At the end an update of each is timed, all in turn. A method that does
+    not fit its training data has failed, and is not slow.
     """
-    from grokinterp.claims.acceleration_methods import accelerations, base_recipe, left_out
+    from grokinterp.claims.acceleration_methods import accelerations, left_out
     from grokinterp.claims.speed_ups import speed_ups
     from grokinterp.claims.update_times import seconds_per_update
-    from grokinterp.sweeps.driver import run_sweep
-    from grokinterp.sweeps.table import measuring
 
-    base = base_recipe(recipe)
-    names = None if only is None else [name.strip() for name in only.split(",")]
-    sweep = accelerations(base, only=names, seeds=seeds)
-    for name, why in left_out(base).items() if only is None else ():
-        say(f"left out: {name}, {why}")
-    from grokinterp.cli.run_commands import _show_run
-
-    try:
-        run_sweep(
-            sweep,
-            out,
-            measure=measuring(()),
-            workers=workers,
-            threads=threads,
-            on_row=None if as_json else partial(_show_run, str(out)),
-        )
-    except Interrupted as stopped:  # here, because typer would end it without a word
-        say(str(stopped))
-        raise Exit(INTERRUPTED) from None
-    times = seconds_per_update(sweep, threads=threads, progress=True)
-    found = speed_ups(out, baseline=sweep.base, seconds=times.seconds, progress=True)
+    asked = accelerations(recipe, only=_names(only), seeds=seeds)
+    for name, reason in left_out(recipe).items() if only is None else ():
+        say(f"{name} is left out: {reason}.")
+    table = swept(
+        asked, str(out), executor="local", workers=workers, threads=threads, address=None,
+        quiet=as_json,
+    )  # fmt: skip
+    times = seconds_per_update(asked, threads=threads, progress=True)
+    found = speed_ups(out, baseline=asked.base, seconds=times.seconds, progress=True)
     if figure is not None:
         found.plot().save(figure)
     if as_json:
         show_json({**found.to_dict(), "update_times": times.to_dict()})
-        return
-    show(found)
-    show(times)
+    else:
+        show(found)
+        show(times)
+        if figure is not None:
+            show(f"{figure}: the figure")
+    end_sweep(table, str(out))
+
+
+def _names(only: str | None) -> list[str] | None:
+    return None if only is None else [name.strip() for name in only.split(",") if name.strip()]
+
+
+def _size(recipes: "list[Recipe]", executor: str, workers: int | None, threads: int | None) -> str:
+    """How many runs and steps these are, and about how long that is on this machine."""
+    steps = sum(recipe.steps for recipe in recipes)
+    size = f"{len(recipes)} runs, {steps:,} steps"
+    if executor != "local":
+        return size
+    from grokinterp.sweeps.driver import executor_of
+    from grokinterp.training.step_time import seconds_per_step
+
+    _, each = executor_of(executor, workers=workers, threads=threads, address=None)
+    first = recipes[0].replace(threads=recipes[0].threads or each)
+    seconds = seconds_per_step(first)
+    whole = _duration(steps * seconds / (workers or 1))
+    return f"{size}: about {whole} here, at {seconds * 1e3:.2g} ms a step; less what is there"
+
+
+def _outcomes(table: "pd.DataFrame") -> dict[str, dict[str, list[Any]]]:
+    """What is told of each control: a value per seed, None where there is none."""
+    columns = [column for column in ("seed", *TOLD) if column in table]
+    return {
+        str(name): {x: [None if cell != cell else cell for cell in rows[x]] for x in columns}
+        for name, rows in table.groupby("variant", sort=False)
+    }
+
+
+def _of_seeds(values: list[Any]) -> str:
+    """Steps or accuracies of the seeds: 200 / 120 / - where one has none."""
+    return " / ".join("-" if x is None else f"{x:.3f}" if x <= 1 else f"{x:.0f}" for x in values)
+
+
+def _duration(seconds: float) -> str:
+    for unit, size in (("hours", 3600), ("min", 60)):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:.2g} {unit}"
+    return f"{seconds:.2g} s"
+
+
+def _explained(given: str, table: "pd.DataFrame", folder: str) -> str:
+    """The run that the controls are of: the one that was given, or the first baseline."""
+    from grokinterp.base.paths import kind_at
+
+    if kind_at(given) == "folder":
+        return shlex.quote(given)
+    own = table.run[table.variant == "baseline"]
+    return shlex.quote(f"{folder}/{own.iloc[0]}") if len(own) else "RUN"

@@ -1,15 +1,23 @@
 """Commands that make and check runs: recipes, training, sweeps, verification, others' files."""
 
 import shlex
-from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 from typer import Argument, Exit, Option
 
-from grokinterp.base.errors import InputError, Interrupted, one_line
+from grokinterp.base.errors import Interrupted
 from grokinterp.cli._app import INTERRUPTED, UNEXPECTED, Json, RunPath, a_file, a_folder, write_text
+from grokinterp.cli.sweeping import (
+    Address,
+    Executor,
+    Out,
+    Threads,
+    Workers,
+    end_sweep,
+    made_in,
+    swept,
+)  # fmt: skip
 from grokinterp.cli.terminal import outcome_line, say, show, show_json
 
 
@@ -62,13 +70,11 @@ def train(
 
 def sweep(
     file: Annotated[Path, Argument(metavar="SWEEP.toml", help="What varies, and what to measure.")],
-    out: Annotated[str, Option(metavar="DIR", help="Folder of runs and tables, or s3://.")],
-    executor: Annotated[str, Option(metavar="local|ray", help="Who makes the runs.")] = "local",
-    workers: Annotated[int | None, Option(help="Runs at a time; 1 unless a cluster says.")] = None,
-    threads: Annotated[int | None, Option(help="Threads per run, if its recipe has 0.")] = None,
-    address: Annotated[
-        str | None, Option(metavar="HOST:PORT", help="A Ray cluster that is running.")
-    ] = None,
+    out: Out,
+    executor: Executor = "local",
+    workers: Workers = None,
+    threads: Threads = None,
+    address: Address = None,
     figure: Annotated[
         Path | None,
         Option(metavar="FILE.html", help="Page of figures to write at the end.", callback=a_file),
@@ -80,54 +86,18 @@ def sweep(
     the same command goes on where it was stopped, or adds what the file adds.
     A run that failed has a note in the table that says why, and the status is then 2.
     """
-    from grokinterp.sweeps.driver import run_sweep
     from grokinterp.sweeps.sweep import Sweep
-    from grokinterp.sweeps.table import has_failed, measuring
 
     asked = Sweep.from_toml(file)
-    if out.startswith("memory://"):
-        raise InputError(f"--out {out} would end with this command; give a folder, or s3://...")
-    folder = out.rstrip("/")
-    try:
-        table = run_sweep(
-            asked,
-            out,
-            measure=measuring(asked.measures),
-            executor=executor,
-            workers=workers,
-            threads=threads,
-            address=address,
-            on_row=partial(_show_run, folder),
-        )
-    except Interrupted as stopped:  # here, because typer would end it without a word
-        say(str(stopped))
-        raise Exit(INTERRUPTED) from None
-    failed = table[[has_failed(row) for row in table.to_dict("records")]]
-    where = f"see the column note of {folder}/results.csv."
-    if len(failed) < len(table):
-        show(f"{folder}/results.csv: {len(table)} runs, {len(table.columns)} columns")
+    table = swept(asked, out, executor=executor, workers=workers, threads=threads, address=address)
+    if len(made_in(table)):
+        show(f"{out.rstrip('/')}/results.csv: {len(table)} runs, {len(table.columns)} columns")
         if figure is not None:
             from grokinterp.sweeps._figures.page import sweep_page
 
             write_text(figure, sweep_page(table, title=file.stem))
             show(f"{figure}: figures and the table")
-    if len(failed):
-        reason = failed.note.iloc[0].replace(f"{folder}/", "").rstrip(".")  # the line ends so
-        first = one_line(f"{failed.run.iloc[0]}: {reason}", most=200)
-        raise InputError(f"{len(failed)} of {len(table)} runs failed, {first}; {where}")
-    if (n := (table.note != "").sum()) > 0:
-        say(f"{n} of {len(table)} runs {'has' if n == 1 else 'have'} a note: {where}")
-
-
-def _show_run(folder: str, row: Mapping[str, str]) -> None:
-    """A line about a run that was made just now."""
-    from grokinterp.sweeps.table import has_failed
-
-    if has_failed(row):
-        show(f"{folder}/{row['run']}: failed, {row['note']}")
-    elif row.get("label"):
-        known = {key: float(row[key] or "nan") for key in ("train_loss", "test_loss", "test_acc")}
-        show(f"{folder}/{row['run']}: {row['label']}, {outcome_line(known)}")
+    end_sweep(table, out)
 
 
 def verify(

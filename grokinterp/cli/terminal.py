@@ -27,7 +27,7 @@ def show_measures(table: "pd.DataFrame") -> None:
     places = sorted({*range(0, len(table), stride), len(table) - 1})
     rows = table[columns].iloc[places].itertuples(index=False)
     texts = [(str(int(step)), *map(_number, numbers)) for step, *numbers in rows]
-    _draw([SHOWN[column] for column in columns], texts)
+    show_table([SHOWN[column] for column in columns], texts)
     if stride > 1:
         show(f"(one of {stride} checkpoints; `grokinterp measure --out FILE.csv` has all)")
 
@@ -71,14 +71,16 @@ def say(line: str) -> None:
         sys.stderr.flush()
 
 
-def _draw(columns: Sequence[str], rows: Sequence[tuple[str, ...]]) -> None:
-    """A table of numbers as wide as the terminal."""
+def show_table(
+    columns: Sequence[str], rows: Sequence[tuple[str, ...]], *, words: Sequence[str] = ()
+) -> None:
+    """A table as wide as the terminal: numbers, and columns of words."""
     from rich.console import Console
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
     for column in columns:
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="left" if column in words else "right")
     for row in rows:
         table.add_row(*row)
     console = Console(markup=False)

@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 
 from grokinterp.base.checks import listed
 from grokinterp.base.errors import InputError, named, shown, whole_number
-from grokinterp.base.paths import as_path, reaching
+from grokinterp.base.paths import address_of, as_path, kind_at, reaching
 from grokinterp.models._recognise import recognise
 from grokinterp.models._recognise_module import recognise_module
 from grokinterp.models.architecture import Weights
@@ -46,6 +46,8 @@ from grokinterp.reading.task_and_architecture import (
     with_inputs,
 )
 from grokinterp.reading.training_rows import Split, find_split, rows_without_losses
+from grokinterp.recipe.builtin import as_recipe
+from grokinterp.recipe.recipe import Recipe
 from grokinterp.runs._snapshot import Snapshot, from_weights, snapshot
 from grokinterp.runs.manifest import Manifest, current_versions
 from grokinterp.runs.metrics import columns_of, evaluate, logged_unmirrored
@@ -145,6 +147,23 @@ def run_of(
         return x
     seen = snapshot_of(x, task=task, train_mask=train_mask)
     return x if isinstance(x, Run) else OneCheckpoint(seen)
+
+
+def recipe_of(x: Recipe | RunOrPath) -> Recipe:
+    """The recipe that is given as itself, by its name or its TOML file, or as a run that has one.
+
+    A name of a built-in recipe is that recipe, also where a run of this name ships.
+    """
+    if isinstance(x, str | Path) and (kind_at(x) == "folder" or address_of(x)):
+        x = load(x)
+    if not isinstance(x, Run):
+        return as_recipe(x)
+    if x.recipe is None:
+        raise InputError(
+            f"{x.path} has no recipe, as grokinterp did not train it; give gi.Recipe(...) with its "
+            "settings, or a TOML file."
+        )
+    return x.recipe
 
 
 def runs_of(
