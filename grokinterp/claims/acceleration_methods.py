@@ -77,7 +77,6 @@ _GROKFAST_BASELINE = (
     "the unfiltered runs of the paper's code have no weight decay and the filtered ones have; "
     "one seed, strength and memory from a grid search"
 )
-_TUNING = "one of the settings that the tuned baseline is chosen from"
 
 METHODS: Mapping[str, Method] = {
     each.name: each
@@ -160,7 +159,6 @@ METHODS: Mapping[str, Method] = {
                 rule=rule,
                 changes=_scaled(**factors),
                 source=OWN,
-                caveat=_TUNING,
                 tuning=True,
             )
             for name, rule, factors in (
