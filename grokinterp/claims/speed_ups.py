@@ -152,7 +152,7 @@ def speed_ups(
     "failed", if it does not fit them: a median train accuracy of the last five logged rows below
     .99, or weights that are not finite. Failed is not slow. Its end: label, accuracies, key
     frequencies, mean input IPR of its neurons, and the norm of all trained weights at the first and
-    the last checkpoint and the largest that was logged.
+    the last checkpoint, and the largest that is known.
 
     Of each setting, over pairs of runs with the same seeds, ratio = median t95 of the baseline /
     median t95 of the method, and the ratios of single pairs. "sooner": every pair is above 1;
@@ -266,6 +266,8 @@ def _dates(run: Run) -> dict[str, Any]:
     if not known["test_acc"] or not run.steps_known:
         return found
     if math.isnan(t95):
+        if found["test_acc"] >= Thresholds().test_acc * run.task.ceiling:
+            return found  # it came about before the log begins, or at its very end
         return found | {"outcome": NEVER, "t95": math.inf, "delay": math.inf}
     return found | {
         "outcome": GROKS, "t95": t95, "t95_unmirrored": unmirrored, "delay": t95 - t99,
@@ -273,14 +275,18 @@ def _dates(run: Run) -> dict[str, Any]:
 
 
 def _norms(run: Run) -> dict[str, float]:
-    """The norm of all trained weights: at the first and last checkpoint, and the largest."""
-    names, ends = trained_names(run), []
-    for step in (run.steps[0], run.steps[-1]):
+    """The norm of all trained weights: at the first and last checkpoint, and the largest known."""
+    names = trained_names(run)
+
+    def norm(step: int) -> float:
         weights = run.weights(step)
-        ends.append(math.sqrt(sum(float(weights[x].double().square().sum()) for x in names)))
-    logged = [] if run.dynamics is None else run.dynamics["weight_norm"].tolist()
-    largest = float(np.max([*ends, *logged]))
-    return {"norm_start": ends[0], "norm_max": largest, "norm": ends[1]}
+        return math.sqrt(sum(float(weights[name].double().square().sum()) for name in names))
+
+    if run.dynamics is None:
+        norms = [norm(step) for step in run.steps]
+    else:
+        norms = [norm(run.steps[0]), *run.dynamics["weight_norm"], norm(run.steps[-1])]
+    return {"norm_start": norms[0], "norm_max": float(np.max(norms)), "norm": norms[-1]}
 
 
 def _features(run: Run, *, finite: bool) -> dict[str, Any]:
@@ -343,15 +349,15 @@ def _notes(
         notes.append(f"no dated run of the baseline to pair with: {', '.join(alone)}")
     if any(run.task.commutative for run in runs.values()):
         notes.append(
-            "t95 is of all test pairs, mirrors of trained ones among them; t95_unmirrored and "
-            "test_acc are of those whose mirror is not trained on"
+            "t95 is of all test pairs, mirrors of trained ones among them; t95_unmirrored and, "
+            "where it is logged, test_acc are of those whose mirror is not trained on"
         )
     if (least := frame["steps"].min()) < (most := frame["steps"].max()):
         notes.append(f"runs have {least} to {most} updates; never means within a run's own")
     if unknown := frame.loc[frame["outcome"] == UNKNOWN, "run"].tolist():
         notes.append(
             f"{', '.join(unknown[:4])}{' ...' * (len(unknown) > 4)}: no dates, as accuracies or "
-            "steps are not known"
+            "steps are not known, or the log does not show when test was learned"
         )
     if (frame["method"] == NO_RECIPE).any():
         notes.append("runs without a recipe are compared with nothing: nobody knows their setting")

@@ -9,9 +9,10 @@ from grokinterp.figures._figure import COLOURS, Figure, checked, figure, known_a
 
 ROW = 30  # pixels of a method
 AROUND = 210  # of title, axis and legend
-DATES = (  # column, name of its dots, colour and symbol
-    ("t99", "t99: fits the training data", COLOURS["train"], "circle-open"),
+TICKS = [digit * 10**power for power in range(9) for digit in (1, 2, 5)]
+DATES = (  # column, name of its dots, colour and symbol; rings lie over dots and do not hide them
     ("t95", "t95: generalises", COLOURS["test"], "circle"),
+    ("t99", "t99: fits the training data", COLOURS["train"], "circle-open"),
 )
 
 
@@ -28,7 +29,7 @@ def plot_speed_ups(found: SpeedUps) -> Figure:
     >>> import grokinterp as gi
     >>> drawn = gi.viz.plot_speed_ups(gi.load("mod31-small"))
     >>> [dots.name for dots in drawn.data]
-    ['t99: fits the training data', 't95: generalises', 'median t95']
+    ['t95: generalises', 't99: fits the training data', 'median t95']
     """
     checked(found, SpeedUps, "claims.speed_ups")
     frame = found.runs()
@@ -42,9 +43,10 @@ def plot_speed_ups(found: SpeedUps) -> Figure:
             customdata=known["run"].map(plain),
             mode="markers",
             name=name,
-            marker={"color": colour, "symbol": symbol, "size": 9, "line": {"width": 1.5}},
+            marker={"color": colour, "symbol": symbol, "size": 9,
+                    "line": {"width": 1.5, "color": colour}},
             hovertemplate=f"%{{customdata}}<br>{column} = %{{x}}<extra></extra>",
-        )
+        )  # fmt: skip
     dated = [each for each in found.methods if each.t95 < math.inf]
     drawn.add_scatter(
         x=[each.t95 for each in dated],
@@ -70,7 +72,7 @@ def plot_speed_ups(found: SpeedUps) -> Figure:
                 text=text, x=1.01, xref="paper", xanchor="left", y=plain(each.method),
                 showarrow=False, font={"size": 12},
             )  # fmt: skip
-    drawn.update_xaxes(type="log", dtick="D2", showgrid=True)
+    drawn.update_xaxes(type="log", tickvals=TICKS, showgrid=True)
     drawn.update_yaxes(
         categoryorder="array",
         categoryarray=[plain(name) for name in reversed(methods)],
