@@ -66,7 +66,7 @@ class TestTheSweep:
         names = list(dict.fromkeys(variant for variant, _ in found.values()))
         assert names == ["baseline", *METHODS]
         assert len(found) == 3 * len(names)
-        first = {variant: recipe for variant, recipe in reversed(found.values())}
+        first = dict(reversed(found.values()))
         kept = {"checkpoints": first["baseline"].checkpoints}
         assert first["baseline"] == BASE.replace(**kept)
         wanted = {

@@ -14,7 +14,7 @@ from grokinterp.claims.control_experiments import Control, controls, every_contr
 from grokinterp.claims.evidence import Evidence
 from grokinterp.claims.paired_dates import SpeedUp
 from grokinterp.claims.registry import CLAIMS, Claim, Finding, claim
-from grokinterp.claims.speed_ups import SpeedUps, speed_ups
+from grokinterp.claims.sooner_than_baseline import SpeedUps, speed_ups
 from grokinterp.claims.update_times import UpdateTimes, seconds_per_update
 
 __all__ = [

@@ -102,7 +102,7 @@ def accelerate(
     not fit its training data has failed, and is not slow.
     """
     from grokinterp.claims.acceleration_methods import accelerations, left_out
-    from grokinterp.claims.speed_ups import speed_ups
+    from grokinterp.claims.sooner_than_baseline import speed_ups
     from grokinterp.claims.update_times import seconds_per_update
 
     asked = accelerations(recipe, only=_names(only), seeds=seeds)

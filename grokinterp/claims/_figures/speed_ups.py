@@ -4,7 +4,7 @@ import math
 
 from grokinterp.base.result import draws, found_by
 from grokinterp.claims.paired_dates import SpeedUp
-from grokinterp.claims.speed_ups import SpeedUps, speed_ups
+from grokinterp.claims.sooner_than_baseline import SpeedUps, speed_ups
 from grokinterp.figures._figure import COLOURS, Figure, checked, figure, known_alone, plain
 
 ROW = 30  # pixels of a method
