@@ -332,7 +332,7 @@ def test_the_command(run, tmp_path):
     words = ("accelerate", file, "--out", out, "--only", "mse", "--seeds", "1")
     status, text, error = run(*words, "--figure", drawn)
     assert (status, error) == (0, "")
-    assert "Speed ups" in text
+    assert "Speed-ups" in text
     assert "Update times" in text
     assert drawn.stat().st_size > 1000
     assert len(pd.read_csv(out / "results.csv")) == 2

@@ -4,6 +4,7 @@ Runs are told apart by their recipes, never by the names of their folders.
 """
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from grokinterp.base.checks import instance
@@ -93,8 +94,9 @@ def in_words(changes: Mapping[str, Any]) -> str:
     return ", ".join(f"no {key}" if x is None else f"{key}={x}" for key, x in changes.items())
 
 
+@lru_cache(maxsize=64)
 def _by_method(base: Recipe | None) -> dict[Setting | None, str]:
-    """The settings that methods make of a recipe, and their names."""
+    """The settings that methods make of a recipe, and their names: nobody changes what is kept."""
     found: dict[Setting | None, str] = {}
     if base is None:
         return found

@@ -87,6 +87,9 @@ class SpeedUps(Result):
         by_name = {each.method: each for each in self.methods}
         return by_name[member(method, by_name, "method of these runs")]
 
+    def _title(self) -> str:
+        return "Speed-ups beside the baseline"
+
     def _lines(self) -> list[str]:
         lines = [f"{self.budget} updates at most; ratio: t95 of the baseline over the method's"]
         if self.tuned:
