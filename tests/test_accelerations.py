@@ -326,6 +326,14 @@ def test_its_figure():
     assert order == ["lr_x3", "baseline", "muon", "mse"]
 
 
+def test_its_figure_of_one_checkpoint_says_why_there_is_nothing_to_see():
+    drawn = gi.viz.plot_speed_ups(gi.load("mod31-small").snapshot())
+    assert "the log does not show when test was learned" in (
+        drawn.layout.annotations[0].text.replace("<br>", " ")
+    )
+    assert not drawn.layout.shapes
+
+
 def test_the_command(run, tmp_path):
     file, out, drawn = tmp_path / "tiny.toml", tmp_path / "runs", tmp_path / "figure.html"
     file.write_text(BASE.replace(steps=30, threads=1).to_toml())

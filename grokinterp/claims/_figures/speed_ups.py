@@ -88,4 +88,5 @@ def plot_speed_ups(found: SpeedUps) -> Figure:
 def _undated(each: SpeedUp) -> str:
     """How many runs of a method have no date, in words."""
     counts = {"never": each.never, "failed": each.failed}
-    return ", ".join(f"{word} {n} of {each.runs}" for word, n in counts.items() if n)
+    told = ", ".join(f"{word} {n}" for word, n in counts.items() if n)
+    return told and f"{told} of {each.runs}"
