@@ -344,7 +344,7 @@ def _notes(
         least, most = (f([each.pairs for each in others]) for f in (min, max))
         expected = sum(0.5**each.pairs for each in others)
         notes.append(
-            f"{least if least == most else f'{least} to {most}'} pairs of seeds: all of them "
+            f"pairs of seeds: {least if least == most else f'{least} to {most}'}; all of them "
             f"sooner has p = {0.5**most:.3g} at best, and chance alone would make {expected:.2g} "
             f"of {len(others)} settings sooner"
         )
