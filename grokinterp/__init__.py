@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from grokinterp import _register as register
     from grokinterp.base import InputError, Interrupted
     from grokinterp.circuits import Ablation, ablate, hooks, paper_table
-    from grokinterp.claims import Claims, controls, explain
+    from grokinterp.claims import Claims, accelerations, controls, explain
     from grokinterp.comparison import Comparison, compare
     from grokinterp.fourier import KeyFrequencies, key_frequencies
     from grokinterp.progress import Phases, Watch, detect_phases, progress_measures
@@ -43,11 +43,12 @@ _HOME = {
     "Interrupted": "base", "IsingTask": "tasks", "KeyFrequencies": "fourier",
     "ModularTask": "tasks", "Phases": "progress", "Recipe": "recipe", "Recorder": "runs",
     "Run": "runs", "Snapshot": "runs", "Sweep": "sweeps", "Watch": "progress", "ablate": "circuits",
-    "compare": "comparison", "controls": "claims", "detect_phases": "progress", "explain": "claims",
-    "export": "reading", "hooks": "circuits", "import_run": "reading", "key_frequencies": "fourier",
-    "load": "reading", "paper_table": "circuits", "progress_measures": "progress",
-    "read_log": "reading", "recipes": "recipe", "report": "reporting", "run_sweep": "sweeps",
-    "snapshot": "runs", "train": "training", "verify": "training",
+    "accelerations": "claims", "compare": "comparison", "controls": "claims",
+    "detect_phases": "progress", "explain": "claims", "export": "reading", "hooks": "circuits",
+    "import_run": "reading", "key_frequencies": "fourier", "load": "reading",
+    "paper_table": "circuits", "progress_measures": "progress", "read_log": "reading",
+    "recipes": "recipe", "report": "reporting", "run_sweep": "sweeps", "snapshot": "runs",
+    "train": "training", "verify": "training",
 }  # fmt: skip
 
 __all__ = sorted(_HOME)  # each name is listed once

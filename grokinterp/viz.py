@@ -18,6 +18,7 @@ from grokinterp.circuits._figures.neurons import (
 )
 from grokinterp.circuits._figures.norms import plot_cluster_norms
 from grokinterp.claims._figures.held_norms import plot_norm_landscape
+from grokinterp.claims._figures.speed_ups import plot_speed_ups
 from grokinterp.claims._figures.training_sizes import plot_critical_size
 from grokinterp.claims._figures.verdicts import explain_page, plot_explain
 from grokinterp.comparison._figures import comparison_page, plot_comparison
@@ -58,6 +59,6 @@ __all__ = [
     "plot_key_frequencies", "plot_logits", "plot_neuron_clusters", "plot_neuron_fourier",
     "plot_neuron_logit_spectrum", "plot_neurons", "plot_norm_landscape", "plot_phase_diagram",
     "plot_phase_shares", "plot_phases", "plot_progress", "plot_pruning_curves", "plot_ranks",
-    "plot_scaling", "plot_slingshots", "plot_trajectories", "sweep_page",
+    "plot_scaling", "plot_slingshots", "plot_speed_ups", "plot_trajectories", "sweep_page",
 ]  # fmt: skip
 __getattr__, __dir__ = room_names(__name__, __all__)

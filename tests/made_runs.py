@@ -11,16 +11,17 @@ from grokinterp.runs.run import Run
 
 
 class Made:
-    """A store that holds weights in memory."""
+    """A store that holds weights, and a log if one is given, in memory."""
 
-    def __init__(self, task, architecture, checkpoints, train, *, recipe=None, metrics=None):
+    def __init__(self, task, architecture, checkpoints, train, recipe, log):
         steps = sorted(checkpoints)
         self.manifest = Manifest(task, architecture, recipe, None, steps=steps, finished=True)
-        self.checkpoints, self.train, self.logged = checkpoints, train, metrics
+        self.checkpoints, self.train, self.log = checkpoints, train, log
 
     def metrics(self):
-        assert self.logged is not None, "nothing of this is measured on logged metrics"
-        return self.logged
+        if self.log is None:
+            raise AssertionError("nothing of this is measured on logged metrics")
+        return self.log
 
     def train_indices(self):
         return self.train
@@ -32,9 +33,11 @@ class Made:
         pass
 
 
-def made_run(task, architecture, checkpoints, *, train=None, name="made"):
+def made_run(
+    task, architecture, checkpoints, *, train=None, name="made", recipe=None, metrics=None
+):
     """A run with {step: weights}; `train` are the rows trained on."""
-    return Run(name, Made(task, architecture, checkpoints, train))
+    return Run(name, Made(task, architecture, checkpoints, train, recipe, metrics))
 
 
 def changed(run, change, *, name="changed"):

@@ -23,7 +23,7 @@ PAGES = sorted(
     or path == DOCS / "examples.md"
 )  # fmt: skip
 INCLUDED = [ROOT / f"{name}.md" for name in ("CONTRIBUTING", "CHANGELOG", "README", "SECURITY")]
-EXAMPLES = [ROOT / "examples" / "README.md", ROOT / "examples" / "encodings" / "README.md"]
+EXAMPLES = [ROOT / "examples" / x / "README.md" for x in (".", "encodings", "explanations")]
 FENCE = re.compile(r"^(```+|~~~+)[^\n]*\n.*?^\1[ \t]*$", re.M | re.S)
 PYTHON = re.compile(r"^```(?:python|\{code-cell\}[^\n]*)\n(.*?)^```$", re.M | re.S)
 QUOTED = re.compile(r"`([^`\n]+)`")

@@ -48,7 +48,9 @@ OVER_TRAINING = {  # what looks at every checkpoint, of which a run has more tha
 OF_SEVERAL = {  # takes two checkpoints
     "drift", "plot_drift", "plot_trajectories", "step_geometry", "trajectory_embedding",
 }  # fmt: skip
-OF_PHASES = {"plot_phase_shares"}  # says why there are none, of one checkpoint
+UNDATED = {  # what a figure says of one checkpoint, which has no dates
+    "plot_phase_shares": "undetermined", "plot_speed_ups": "no dates",
+}  # fmt: skip
 OF_ISING = {"observable_correlations"}
 OF_TABLES = {"plot_phase_diagram", "plot_scaling"}  # of sweeps: by their path too
 OF_RUNS = {  # two or more: below, or in tests of their own
@@ -167,8 +169,8 @@ def test_a_figure_is_drawn_of_every_kind(name, subjects):
             continue
         drawn = draw(x, **options, **about)
         assert isinstance(drawn, Figure)
-        if name in OF_PHASES and kind in ("snapshot", "hooked model"):
-            assert "undetermined" in drawn.layout.annotations[0].text
+        if name in UNDATED and kind in ("snapshot", "hooked model"):
+            assert UNDATED[name] in drawn.layout.annotations[0].text
             continue
         assert len(drawn.data)
 

@@ -24,6 +24,7 @@ COMMANDS: dict[str, Callable[..., None]] = {  # in the order in which --help lis
     "recipes": run_commands.recipes,
     "train": run_commands.train,
     "sweep": run_commands.sweep,
+    "accelerate": explanation_commands.accelerate,
     "info": analysis_commands.info,
     "verify": run_commands.verify,
     "measure": analysis_commands.measure,

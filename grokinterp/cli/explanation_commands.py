@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 from typer import Argument, Exit, Option
 
 from grokinterp.base.errors import InputError, nearest, shown
-from grokinterp.cli._app import UNEXPECTED, Json, a_file, write_text
+from grokinterp.cli._app import UNEXPECTED, Json, a_file, a_folder, write_text
 from grokinterp.cli.sweeping import Address, Executor, Out, Threads, Workers, end_sweep, swept
 from grokinterp.cli.terminal import say, show, show_json, show_table
 
@@ -153,6 +153,53 @@ def controls(
         show(f"{folder}: {len(table)} runs, {_duration(time.perf_counter() - start)} just now")
         show(f"Next: grokinterp explain {_explained(recipe, table, folder)} --controls {folder}")
     end_sweep(table, out)
+
+
+def accelerate(
+    recipe: RunOrRecipe,
+    out: Annotated[Path, Option(metavar="DIR", help="Folder of the runs.", callback=a_folder)],
+    only: Annotated[
+        str | None, Option(metavar="NAME,...", help="These methods alone, and the baseline.")
+    ] = None,
+    seeds: Seeds = 3,
+    workers: Workers = None,
+    threads: Threads = None,
+    as_json: Json = False,
+    figure: Annotated[
+        Path | None,
+        Option(metavar="FILE.html", help="Figure to write at the end.", callback=a_file),
+    ] = None,
+) -> None:
+    """Train a recipe in every way that is said to grok sooner, and compare by seeds.
+
+    A baseline, nine methods, and five settings of learning rate and weight decay, for
+    a tuned baseline. The same command goes on where it was stopped, or adds methods
+    and seeds. At the end an update of each is timed, all in turn. A method that does
+    not fit its training data has failed, and is not slow.
+    """
+    from grokinterp.claims.acceleration_methods import accelerations, left_out
+    from grokinterp.claims.sooner_than_baseline import speed_ups
+    from grokinterp.claims.update_times import seconds_per_update
+
+    asked = accelerations(recipe, only=_names(only), seeds=seeds)
+    for name, reason in left_out(recipe).items() if only is None else ():
+        say(f"{name} is left out: {reason}.")
+    table = swept(
+        asked, str(out), executor="local", workers=workers, threads=threads, address=None,
+        quiet=as_json,
+    )  # fmt: skip
+    times = seconds_per_update(asked, threads=threads, progress=True)
+    found = speed_ups(out, baseline=asked.base, seconds=times.seconds, progress=True)
+    if figure is not None:
+        found.plot().save(figure)
+    if as_json:
+        show_json({**found.to_dict(), "update_times": times.to_dict()})
+    else:
+        show(found)
+        show(times)
+        if figure is not None:
+            show(f"{figure}: the figure")
+    end_sweep(table, str(out))
 
 
 def _names(only: str | None) -> list[str] | None:

@@ -245,7 +245,8 @@ def known_alone(drawn: Figure, notes: Sequence[str]) -> Figure:
 def says(drawn: Figure, notes: Sequence[str]) -> Figure:
     """A figure of what could not be found, with its notes in place of axes."""
     said = "<br>".join(plain(line) for note in notes for line in textwrap.wrap(note, 70))
-    drawn.update_xaxes(visible=False).update_yaxes(visible=False).update_layout(shapes=[])
+    drawn.update_xaxes(visible=False).update_yaxes(visible=False)
+    drawn.layout.shapes = ()  # an update with none would keep them
     return drawn.add_annotation(
         text=said or "nothing to draw", showarrow=False, x=0.5, y=0.5, xref="paper", yref="paper"
     )
