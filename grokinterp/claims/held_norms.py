@@ -74,10 +74,9 @@ class NormLandscape(Result):
             came = {"": "", "inside": ", inside from the start"}.get(
                 row["came_from"], f", from {row['came_from']}"
             )
-            lines.append(
-                f"free run {row['run']}: N/N0 at most {_times(row['alpha_max'])}, "
-                f"{_times(row['alpha_t95'])} when it generalises{came}"
-            )
+            late = f"{_times(row['alpha_t95'])} when it generalises{came}"
+            late = "never generalises" if row["t95"] is None else late
+            lines.append(f"free run {row['run']}: N/N0 at most {_times(row['alpha_max'])}, {late}")
         return lines
 
     def _short_table(self) -> pd.DataFrame:

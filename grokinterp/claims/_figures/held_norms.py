@@ -1,6 +1,7 @@
 """The norm landscape: what training comes to at every held norm, and how free runs walk there."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -35,9 +36,9 @@ def plot_norm_landscape(found: NormLandscape) -> Figure:
     The axis is N / N0, logarithmic; lines are medians over seeds, bars the smallest and the largest
     of them: solid of the last logged step, dashed the best over the log. Shaded is the zone in
     which more than half of the seeds generalise, and faintly from there to the next norms that were
-    tried, and fail. At the bottom, step
-    against norm: free runs as lines, and when each run, free or held, fits the training inputs and
-    when it generalises. A held run that never does has no mark.
+    tried, and fail. At the bottom, step against norm: free runs as lines, of the weight decay that
+    most of them have, and when each run, free or held, fits the training inputs and when it
+    generalises. A held run that never does has no mark.
 
     >>> import grokinterp as gi
     >>> drawn = gi.viz.plot_norm_landscape(gi.load("mod31-small"))
@@ -92,9 +93,11 @@ def _bars(table: Any, name: str) -> dict[str, Any]:
 
 
 def _paths(drawn: Figure, found: NormLandscape, *, row: int) -> None:
-    """The norms of free runs, and where they fit and generalise."""
-    seeds = sorted({each["seed"] for each in found.free})
-    for i, each in enumerate(found.free):
+    """The norms of free runs with the usual weight decay, and where they fit and generalise."""
+    decays = Counter(each["weight_decay"] for each in found.free)
+    those = [x for x in found.free if x["weight_decay"] == decays.most_common(1)[0][0]]
+    seeds = sorted({each["seed"] for each in those})
+    for i, each in enumerate(those):
         colour = PATHS[seeds.index(each["seed"]) % len(PATHS)]
         steps, norms = np.array(found.paths[each["run"]]).T
         drawn.add_scatter(
@@ -143,7 +146,8 @@ def _zone(drawn: Figure, zone: Zone, *, rows: int) -> None:
     if zone.low is None or zone.high is None:
         return
     low, high = zone.low, zone.high
-    known = ((low * (1 - THIN), high * (1 + THIN), 0.3, "generalises"),)
+    thin = THIN if low == high else 0.0
+    known = ((low * (1 - thin), high * (1 + thin), 0.3, "generalises"),)
     edges = (
         (zone.below or low, low, 0.1, "not tried"),
         (high, zone.above or high, 0.1, "not tried"),
