@@ -65,15 +65,17 @@ def top() -> dict[str, str]:
 
 @cache
 def files() -> dict[str, str]:
-    """File names that differ from the full name: of two that differ in case alone, the class's.
+    """File names that differ from the full name: of those that differ in case alone, all but one.
 
     A file system may take `Attribution.rst` and `attribution.rst` for one.
     """
     lower = [page.lower() for page in pages()]
+    shared = [page for page in pages() if lower.count(page.lower()) > 1]
+    last = {page: page.rpartition(".")[2] for page in shared}
     return {
-        page: f"{page}-class"
-        for page in pages()
-        if lower.count(page.lower()) > 1 and page.rpartition(".")[2][0].isupper()
+        page: f"{page}-{'constant' if name.isupper() else 'class'}"
+        for page, name in last.items()
+        if name[0].isupper()
     }
 
 
