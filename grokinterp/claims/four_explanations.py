@@ -81,8 +81,9 @@ def norm_keeps_shrinking(run: RunEvidence) -> Finding:
     "A3",
     statement="the norm shrinks at the rate of weight decay, the loss hardly opposing it",
     source=said("Lyu et al. 2024 (arXiv 2311.18817) and Omnigrok's norm of w_0 exp(-decay t)"),
-    rule="of k / (lr weight_decay) from the largest norm between memorising and grokking to "
-    f"grok_step: supported from {UNOPPOSED:g} on, contradicted below {OPPOSED:g}",
+    rule="of k / (lr weight_decay), k = -d ln norm / d updates, from the largest norm between "
+    "memorising and grokking to grok_step (from memorising on, if it grows all the way): supported "
+    f"from {UNOPPOSED:g} on, contradicted below {OPPOSED:g}",
     needs="run",
     falsifiers=["a norm that falls at less than half the rate of decay alone"],
 )
@@ -95,6 +96,8 @@ def gradient_is_negligible(run: RunEvidence) -> Finding:
         raise Undetermined("fewer than two checkpoints lie between memorising and grokking",
                            needs="checkpoints between memorising and grokking")  # fmt: skip
     first = max(steps[:-1], key=run.norm)
+    if run.norm(first) <= run.norm(steps[-1]):
+        first = steps[0]  # it grows all the way
     window = run.balance.over(first, steps[-1])
     ratio = window["ratio"]
     if not math.isfinite(ratio):
@@ -110,9 +113,9 @@ def gradient_is_negligible(run: RunEvidence) -> Finding:
         "to_step": steps[-1],
     }
     reason = (
-        f"from step {first} to {steps[-1]} the norm falls at {ratio:.3g} of the rate of decay "
-        f"alone ({inside.min():.2g} to {inside.max():.2g} between checkpoints): the loss cancels "
-        f"{1 - ratio:.0%} of it"
+        f"from step {first} to {steps[-1]} the norm {'falls' if ratio > 0 else 'grows'}, k = "
+        f"{ratio:.3g} of the rate of decay alone ({inside.min():.2g} to {inside.max():.2g} between "
+        f"checkpoints): the loss cancels {1 - ratio:.0%} of it"
     )
     verdict = side(ratio >= UNOPPOSED, ratio < OPPOSED)
     # By chance the loss cancels any share between none and all.

@@ -210,10 +210,9 @@ class ControlEvidence:
     @cached_property
     def landscape(self) -> NormLandscape | None:
         """What held norms come to, beside the free runs; None without a held norm."""
-        of_norms = self.where(lambda run: run.only(*OF_THE_NORM))
-        if not any(run.changes.get("constraint") for run in of_norms):
-            return None
-        return norm_landscape({run.name: run.run for run in of_norms})
+        held = self.where(lambda run: "constraint" in run.changes and run.only(*OF_THE_NORM))
+        free = self.where(lambda run: not run.changes)
+        return norm_landscape({run.name: run.run for run in (*held, *free)}) if held else None
 
 
 def changes_of(recipe: Recipe, base: Recipe) -> dict[str, Any]:
