@@ -115,9 +115,11 @@ class TestWhichRunsTheyAre:
         assert sum(4 * n_weights * len(run.checkpoint_steps()) for run in runs) < 1e9
         for run in runs:
             first, *later = run.checkpoint_steps()
-            assert (first, later[0], later[-1]) == (0, round(run.steps / 100), run.steps)
-            assert all(b < 1.55 * a for a, b in pairwise(later))
+            assert (first, later[-1], len(later)) == (0, run.steps, 12)
+            assert later[0] == pytest.approx(run.steps / 100, abs=run.log_every)
+            assert all(b < 1.53 * a + run.log_every for a, b in pairwise(later))
             assert run.log_every == recipe.log_every
+            assert not any(step % run.log_every for step in later)  # the log has no more rows
 
     def test_keys_that_a_recipe_has_of_its_own_stay(self):
         own = SMALL.replace(

@@ -74,11 +74,11 @@ def controls(
     a recipe cannot have, and what it is already, is left out: `every_control` says why, and what
     each control decides.
 
-    Metrics are logged as in the recipe. Of weights, the initial ones are saved and 12 checkpoints
-    that are evenly spaced in log(step) from 1 % of the steps to the last, so that whatever happens
-    has one within half its step, and the controls of `mod31-grokked` (69 runs of 227,000 weights)
-    take less than 1 GB; norms at every logged step are in `run.dynamics`. A schedule of the rate
-    stretches with the steps.
+    Metrics are logged as in the recipe. Of weights, the initial ones are saved and 12 checkpoints,
+    logged steps about evenly spaced in log(step) from 1 % of the steps to the last: whatever
+    happens has one within about half its step, and the controls of `mod31-grokked` (69 runs of
+    227,000 weights) take less than 1 GB. Norms at every logged step are in `run.dynamics`. A
+    schedule of the rate stretches with the steps.
 
     InputError for what is no recipe and for a run without one, for a name in `only` that is no
     control or that this recipe cannot have, and for what a `Sweep` refuses.
@@ -222,19 +222,23 @@ def _checked(base: Recipe, control: Control) -> Control:
 
 
 def _few_checkpoints(recipe: Recipe) -> Recipe:
-    return recipe.replace(checkpoints=_spaced(recipe.steps))
+    return recipe.replace(checkpoints=_spaced(recipe.steps, recipe.log_every))
 
 
-def _spaced(steps: int) -> tuple[int, ...]:
-    """From 1 % of the steps to the last, evenly in log(step), and the initial weights."""
-    later = (round(steps * 100 ** (i / (SAVED - 1) - 1)) for i in range(SAVED))
-    return tuple(sorted({0, *later}))
+def _spaced(steps: int, log_every: int) -> tuple[int, ...]:
+    """From 1 % of the steps to the last, evenly in log(step), and the initial weights.
+
+    They are logged steps, since a checkpoint is logged too: the log then stays what it was.
+    """
+    later = (steps * 100 ** (i / (SAVED - 1) - 1) for i in range(SAVED))
+    logged = (round(step / log_every) * log_every for step in later)
+    return tuple(sorted({0, *(step for step in logged if step < steps), steps}))
 
 
 def _longer(base: Recipe, factor: float) -> dict[str, Any]:
     """1 / factor times the steps, up to a logged one, and their checkpoints."""
     steps = math.ceil(base.steps / factor / base.log_every) * base.log_every
-    return {"steps": steps, "checkpoints": _spaced(steps)}
+    return {"steps": steps, "checkpoints": _spaced(steps, base.log_every)}
 
 
 def _times(value: float, factor: float) -> float:
