@@ -19,6 +19,7 @@ NAMES = (
     "baseline", "no_decay", "decay_x0.3", "decay_x0.6", "decay_x3",
     "held_norm_0.8", "held_norm_1", "held_norm_1.3", "held_norm_5", "held_norm_8",
     "perpendicular", "temperature_0.1", "held_norm_1_scale_0.64", "held_norm_1_scale_1.69",
+    "held_norm_5_scale_2.56",
     "random_labels_0.2", "random_labels_0.4", "random_labels_0.6", "random_labels_0.8",
     "data_0.2", "data_0.4", "data_0.6", "data_0.8", "init_x0.5", "init_x2",
 )  # fmt: skip
@@ -89,6 +90,9 @@ class TestWhichRunsTheyAre:
         assert made("mlp31", "held_norm_1_scale_1.69") == {
             **held, "clamp_to": 1.0, "output_scale": 1.69
         }  # fmt: skip
+        assert made("mlp31", "held_norm_5_scale_2.56") == {
+            **held, "clamp_to": 5.0, "output_scale": 2.56
+        }  # fmt: skip
 
     def test_a_scale_is_what_a_norm_does_to_a_network_of_degree_two(self):
         recipe = SMALL.replace(biases="none")
@@ -110,9 +114,11 @@ class TestWhichRunsTheyAre:
 
     def test_checkpoints_are_few_and_near_everything(self):
         recipe = gi.recipes()["mod31-grokked"]
-        runs = gi.controls(recipe).recipes().values()
+        baseline, *runs = gi.controls(recipe, seeds=1).recipes().values()
+        assert baseline == recipe
         n_weights = sum(map(math.prod, recipe.architecture().parameter_shapes().values()))
-        assert sum(4 * n_weights * len(run.checkpoint_steps()) for run in runs) < 1e9
+        every = (len(run.checkpoint_steps()) for run in (baseline, *runs))
+        assert 3 * sum(4 * n_weights * n for n in every) < 1e9
         for run in runs:
             first, *later = run.checkpoint_steps()
             assert (first, later[-1], len(later)) == (0, run.steps, 12)
@@ -305,6 +311,15 @@ class TestTheCommand:
         assert found["controls"][1]["seed"] == [0]
         assert found["controls"][1]["test_acc"] == [table.test_acc["held_norm_0.8"]]
         assert (out / "results.csv").stat().st_mtime_ns == written
+
+        run_json = out / "baseline,seed=0" / "run.json"
+        before = run_json.stat().st_mtime_ns
+        status, printed, err = run(*command[:-1], "no_decay", "--json")  # beside what is there
+        assert (status, err) == (0, "")
+        assert [x["control"] for x in json.loads(printed)["controls"]] == [
+            "baseline", "held_norm_0.8", "no_decay"
+        ]  # fmt: skip
+        assert run_json.stat().st_mtime_ns == before
 
     def test_of_a_run_it_names_what_is_left_out(self, run, tmp_path):
         gi.train(SMALL.replace(steps=2, train_fraction=0.8), tmp_path / "run", progress=False)

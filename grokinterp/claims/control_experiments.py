@@ -22,7 +22,9 @@ from grokinterp.recipe.recipe import Recipe
 from grokinterp.sweeps.sweep import MOST_RUNS, Sweep
 
 HELD = (0.8, 1.0, 1.3, 5.0, 8.0)  # over the initial norm
-SCALED = (0.8, 1.3)  # of these, those that are imitated by the scale of the logits
+# A held norm, and the one that it imitates by the scale of its logits: the last for networks that
+# do not fit their training inputs near the initial norm.
+SCALED = ((1.0, 0.8), (1.0, 1.3), (5.0, 8.0))
 DECAYS = (0.3, 0.6, 3.0)
 SIZES = (0.2, 0.4, 0.6, 0.8)  # shares of the inputs
 STARTS = (0.5, 2.0)
@@ -62,9 +64,9 @@ def controls(
     - `held_norm_f`: the norm of all weights together held at f times the initial one from the
       start, without decay (Liu et al. 2023, arXiv 2210.01117); `perpendicular`: gradients
       perpendicular to each weight, without decay (Prieto et al. 2025, arXiv 2501.04697, section 5);
-    - `temperature_0.1`: logits times 0.1 in the objective; `held_norm_1_scale_s`: the initial norm
-      held and logits times s = f^2, for f = 0.8 and 1.3, which is what weights f times as large do
-      to the logits of a network of degree 2;
+    - `temperature_0.1`: logits times 0.1 in the objective; `held_norm_f_scale_s`: a held
+      norm and logits times s, which is what weights sqrt(s) times as large do to the logits of a
+      network of degree 2 (1 like 0.8 and 1.3, and 5 like 8);
     - `random_labels_f` and `data_f`: a share f of the inputs to train on, with random and with true
       answers; `init_xf`: the initial weights times f.
 
@@ -89,14 +91,14 @@ def controls(
     >>> sweep = gi.controls("mod31-grokked", only=["no_decay", "held_norm"], seeds=2)
     >>> list(sweep.variants)
     ['no_decay', 'held_norm_0.8', 'held_norm_1', 'held_norm_1.3', 'held_norm_5', 'held_norm_8',
-    'held_norm_1_scale_0.64', 'held_norm_1_scale_1.69']
+    'held_norm_1_scale_0.64', 'held_norm_1_scale_1.69', 'held_norm_5_scale_2.56']
     >>> list(sweep.recipes())[:3]
     ['no_decay,seed=0', 'no_decay,seed=1', 'held_norm_0.8,seed=0']
     >>> len(gi.controls("mod31-grokked").recipes())
-    69
+    72
     """
     base = _few_checkpoints(recipe_of(recipe))
-    asked = every_control(base, only=only)
+    asked = every_control(recipe, only=only)
     n = whole("seeds", seeds, least=1, most=MOST_RUNS, such_as="3")
     own = base.to_dict()
     axis: dict[str, tuple[int, ...]] = {
@@ -120,12 +122,14 @@ def every_control(
     >>> print([x.decides for x in ising if x.name == "no_decay"][0])
     A1: does it generalise without weight decay?
     """
-    base = _few_checkpoints(recipe_of(recipe))
-    every = tuple(x if x.why_not else _checked(base, x) for x in _all(base))
+    given = recipe_of(recipe)
+    base = _few_checkpoints(given)
+    found = _all(base, given.checkpoints)
+    every = tuple(x if x.why_not else _checked(base, x) for x in found)
     return every if only is None else _asked(every, only)
 
 
-def _all(base: Recipe) -> Iterator[Control]:
+def _all(base: Recipe, saved: str | tuple[int, ...]) -> Iterator[Control]:
     """Every control, with the reason where one means nothing for this recipe."""
     decay = base.to_dict().get("weight_decay", 0.0)
     free = {"weight_decay": 0.0} if decay else {}
@@ -140,7 +144,11 @@ def _all(base: Recipe) -> Iterator[Control]:
     def control(name: str, decides: str, changes: Mapping[str, Any], why_not: str = "") -> Control:
         return Control(name=name, decides=decides, changes=changes, why_not=why_not)
 
-    yield control("baseline", "the other seeds: how much of a difference is chance?", {})
+    yield control(
+        "baseline",
+        "the other seeds: how much of a difference is chance?",
+        {"checkpoints": saved},
+    )
     yield control("no_decay", "A1: does it generalise without weight decay?", {"weight_decay": 0.0})
     why_not = "" if decay else "this recipe has no weight decay that could be multiplied"
     for x in DECAYS:
@@ -167,11 +175,12 @@ def _all(base: Recipe) -> Iterator[Control]:
         "C1: is it the scale of the logits, through which a norm acts?",
         scaled(0.1),
     )
-    for x in SCALED:
+    for norm, like in SCALED:
+        scale = (like / norm) ** 2
         yield control(
-            f"held_norm_1_scale_{x * x:.3g}",
-            f"C1: does a scale of the logits do what held_norm_{x:g} does, at the initial norm?",
-            {**held(1.0), **scaled(x * x)},
+            f"held_norm_{norm:g}_scale_{scale:.3g}",
+            f"C1: does a scale of the logits make held_norm_{norm:g} do as held_norm_{like:g}?",
+            {**held(norm), **scaled(scale)},
         )
     sizes, answers = _why_no_sizes(base), _why_no_random_answers(base)
     for x in SIZES:
@@ -217,7 +226,7 @@ def _checked(base: Recipe, control: Control) -> Control:
         made = base.replace(**control.changes)
     except InputError as error:
         return replace(control, why_not=str(error).rstrip("."))
-    same = made == base and control.changes
+    same = made == base and control.name != "baseline"
     return replace(control, why_not="this recipe is that already") if same else control
 
 

@@ -121,12 +121,15 @@ def controls(
     RUN --controls DIR` says what they decide.
     """
     from grokinterp.claims import control_experiments as experiments
+    from grokinterp.sweeps.driver import with_variants_there
 
     folder = out.rstrip("/")
     names = _names(only)
     asked = experiments.controls(recipe, only=names, seeds=seeds)
-    every = {control.name: control for control in experiments.every_control(recipe, only=names)}
-    left_out = {name: x.why_not for name, x in every.items() if x.why_not}
+    every = {control.name: control for control in experiments.every_control(recipe)}
+    wanted = experiments.every_control(recipe, only=names)
+    left_out = {x.name: x.why_not for x in wanted if x.why_not}
+    asked = with_variants_there(asked, out)
     if not as_json:
         for name in asked.variants:
             show(f"{name:<23} {every[name].decides}")
@@ -180,8 +183,10 @@ def accelerate(
     from grokinterp.claims.acceleration_methods import accelerations, left_out
     from grokinterp.claims.sooner_than_baseline import speed_ups
     from grokinterp.claims.update_times import seconds_per_update
+    from grokinterp.sweeps.driver import with_variants_there
 
     asked = accelerations(recipe, only=_names(only), seeds=seeds)
+    asked = with_variants_there(asked, str(out))
     for name, reason in left_out(recipe).items() if only is None else ():
         say(f"{name} is left out: {reason}.")
     table = swept(
