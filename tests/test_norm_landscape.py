@@ -5,8 +5,10 @@ Most runs are made by hand: a recipe, a log, and weights of chosen norms.
 
 import math
 import shutil
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import grokinterp as gi
@@ -292,6 +294,31 @@ class TestTrainedRuns:
         shutil.copytree(folder / "broken", tmp_path / "broken")
         with pytest.raises(gi.InputError, match="has no finished run; left out: broken"):
             runs_in(tmp_path)
+
+
+class TestTheExample:
+    """The table of real runs that examples/explanations has, and what the page says of it."""
+
+    FOLDER = Path(__file__).parent.parent / "examples" / "explanations"
+
+    def test_what_is_trained(self):
+        recipes = gi.Sweep.from_toml(self.FOLDER / "norm-landscape.toml").recipes()
+        table = pd.read_csv(self.FOLDER / "norm-landscape.csv").set_index("run")
+        assert sorted(table.index) == sorted(recipes)
+        for name, recipe in recipes.items():
+            held = "clamp_to" in recipe.to_dict()
+            assert recipe.weight_decay == float(not held)
+            assert not held or table.alpha[name] == recipe.clamp_to
+
+    def test_what_generalises(self):
+        table = pd.read_csv(self.FOLDER / "norm-landscape.csv")
+        done = table.t95.notna()
+        held = table[table.kind == "held"]
+        zone = gi.claims.Zone.of(done[held.index].groupby(held.alpha).mean().to_dict())
+        assert (zone.below, zone.low, zone.high, zone.above) == (4.0, 5.0, 6.0, 8.0)
+        assert done[table.kind == "free"].all()
+        scaled = table[table.kind == "scaled"]
+        assert done[scaled.index].groupby(scaled.alpha).mean().to_dict() == {3.0: 1.0, 5.0: 0.0}
 
 
 def test_the_picture():

@@ -143,8 +143,9 @@ def card(
     table: "pd.DataFrame | None" = None,
     *,
     notes: Iterable[str] = (),
+    most: int = ROWS,
 ) -> str:
-    """A piece of HTML: a title, lines, at most `ROWS` rows of a table, and notes below it.
+    """A piece of HTML: a title, lines, at most so many rows of a table, and notes below it.
 
     Everything is escaped, names of files and tasks above all. There is no script and no colour: it
     is as legible in a dark notebook as in a light one. Floats have four digits; a dash stands for
@@ -155,9 +156,9 @@ def card(
     """
     parts = ["<br>".join([f"<b>{_text(title)}</b>", *map(_text, lines)])]
     if table is not None and len(table):
-        head, *rows = _cells(table)
+        head, *rows = _cells(table, most)
         body = _row("th", head) + "".join(_row("td", row) for row in rows)
-        parts.append(f"<table {INHERIT}>{body}</table>{_more(table)}")
+        parts.append(f"<table {INHERIT}>{body}</table>{_more(table, most)}")
     if listed := "".join(f"<li>{_text(note)}</li>" for note in notes):
         parts.append(f"<ul>{listed}</ul>")
     return f"<div>{''.join(parts)}</div>"

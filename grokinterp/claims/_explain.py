@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from grokinterp.base.checks import listed, truth
 from grokinterp.base.errors import InputError, nearest, one_line, shown
-from grokinterp.base.result import Result, text_table
+from grokinterp.base.result import Result, card, text_table
 from grokinterp.claims.control_runs import Runs, runs_in
 from grokinterp.claims.evidence import GATHERED
 from grokinterp.claims.registry import (
@@ -137,6 +137,10 @@ class Claims(Result):
 
     def _short_table(self) -> pd.DataFrame:
         return self.table()[list(OVERVIEW)]
+
+    def _repr_html_(self) -> str:
+        every = self._short_table()
+        return card(self._title(), self._lines(), every, notes=self.notes, most=len(every))
 
     def __str__(self) -> str:
         """The verdicts at a glance, then each claim with its numbers, as a shell is shown them."""
