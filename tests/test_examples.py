@@ -21,7 +21,11 @@ NOTEBOOKS = sorted(EXAMPLES.glob("*.ipynb"))
 MACHINE = re.compile(r"/(tmp|work|home|root|Users|mnt)/|[A-Z]:\\")
 REPOSITORY = "github.com/grokinterp/grokinterp"
 COLAB = "https://colab.research.google.com"
-OF_RUNS = ("01_quick_start", "02_reverse_engineer", "05_grokked_versus_steady")
+OF_RUNS = (
+    "01_quick_start",
+    "02_reverse_engineer",
+    "05_grokked_versus_steady",
+)  # fmt: skip
 
 
 def python(source):
@@ -36,7 +40,7 @@ def sources(book, kind):
 def test_the_index_names_every_example():
     index = (EXAMPLES / "README.md").read_text(encoding="utf-8")
     here = [path for path in EXAMPLES.iterdir() if path.name not in ("README.md", "__pycache__")]
-    assert len(NOTEBOOKS) == 5
+    assert len(NOTEBOOKS) == 6
     for path in here:
         if not path.name.startswith("."):
             assert f"]({path.name}" in index, path.name
