@@ -270,7 +270,7 @@ def control(t99, t95, *, seed=0, steps=2000, **keys):
     run = SimpleNamespace(
         recipe=recipe, steps=(0, steps), metrics=pd.DataFrame({"step": range(0, steps + 1, 10)})
     )
-    made = ControlRun(f"{keys}-{seed}", run, gi.claims.run_evidence.changes_of(recipe, BASE))
+    made = ControlRun(f"{keys}-{seed}", run, recipe.changes_from(BASE))
     made.__dict__["phases"] = SimpleNamespace(memorization_step=t99, grok_step=t95)
     return made
 

@@ -24,7 +24,7 @@ from grokinterp.claims.registry import (
     RegisteredClaim,
     Verdict,
 )
-from grokinterp.claims.run_evidence import ControlEvidence, ControlRun, RunEvidence, changes_of
+from grokinterp.claims.run_evidence import ControlEvidence, ControlRun, RunEvidence
 from grokinterp.recipe.recipe import Recipe
 from grokinterp.runs.run import Run
 from grokinterp.tasks.task import Task
@@ -335,7 +335,7 @@ def _controls(
             if name in beside:
                 left_out.append(f"{name}: it has no recipe, which would say what differs")
             continue
-        control = ControlRun(name, run, changes_of(run.recipe, base))
+        control = ControlRun(name, run, run.recipe.changes_from(base))
         try:
             _ = control.phases
         except InputError as error:

@@ -8,7 +8,7 @@ from typing import Any
 from grokinterp.base.errors import InputError, named, one_line
 from grokinterp.progress.phases import Phases, phases_of_metrics
 from grokinterp.reading._load import Subject, run_of
-from grokinterp.recipe.keys import CHANCE, WATCHING
+from grokinterp.recipe.keys import SAME_SETTING
 from grokinterp.recipe.recipe import Recipe
 from grokinterp.runs.manifest import RUN_JSON, is_run_folder
 from grokinterp.runs.run import Run
@@ -112,7 +112,7 @@ def alike(
     are several such groups, the largest one is taken, by how many of the runs named in `of` are in
     it; a run without a recipe agrees with those that have none.
     """
-    differs = {*but, *CHANCE, *WATCHING, "steps"}
+    differs = {*but, *SAME_SETTING}
     groups: dict[str, list[str]] = {}
     for name, run in runs.items():
         groups.setdefault(repr(_rest(run.recipe, differs)), []).append(name)

@@ -23,12 +23,10 @@ from grokinterp.progress._phase_shares import PhaseShares, phase_shares
 from grokinterp.progress.curves import Curve
 from grokinterp.progress.measures import progress_measures
 from grokinterp.progress.phases import Phases, phases_of_metrics
-from grokinterp.recipe.keys import CHANCE, WATCHING
-from grokinterp.recipe.recipe import Recipe
+from grokinterp.recipe.keys import CHANCE
 from grokinterp.runs.run import Run
 from grokinterp.training.decay_balance import Balance, balance
 
-WHAT_HAPPENS = ("steps", *CHANCE, *WATCHING)  # keys that do not make another experiment
 # Keys of how a network is trained, beside those of the update: not of what is trained on what.
 OF_TRAINING = (
     "objective", "margin", "output_scale", "batch_size", "reshuffle", "init", "init_scale",
@@ -213,20 +211,3 @@ class ControlEvidence:
         held = self.where(lambda run: "constraint" in run.changes and run.only(*OF_THE_NORM))
         free = self.where(lambda run: not run.changes)
         return norm_landscape({run.name: run.run for run in (*held, *free)}) if held else None
-
-
-def changes_of(recipe: Recipe, base: Recipe) -> dict[str, Any]:
-    """The keys in which a recipe differs from another, with its values; None for one it lacks.
-
-    Seeds, the number of steps and what only watches make no other experiment.
-
-    >>> base = Recipe(p=31)
-    >>> changes_of(base.replace(weight_decay=0, seed=3, steps=10), base)
-    {'weight_decay': 0.0}
-    """
-    own, other = recipe.to_dict(), base.to_dict()
-    return {
-        key: own.get(key)
-        for key in {**own, **other}
-        if key not in WHAT_HAPPENS and own.get(key) != other.get(key)
-    }

@@ -10,11 +10,10 @@ from typing import Any
 from grokinterp.base.checks import instance
 from grokinterp.base.errors import InputError
 from grokinterp.claims.acceleration_methods import BASELINE, METHODS
+from grokinterp.recipe.keys import SAME_SETTING
 from grokinterp.recipe.recipe import Recipe
 
 NO_RECIPE = "no recipe"  # what runs are called of which nobody knows how they were trained
-# Keys that make no other setting: chance, how long, what is kept, and on what it runs.
-NOT_SETTINGS = ("seed", "data_seed", "steps", "checkpoints", "log_every", "device", "threads")
 
 Setting = tuple[tuple[str, Any], ...]
 Recipes = Mapping[Setting | None, Recipe | None]  # one of each setting; None: no recipe is known
@@ -29,7 +28,7 @@ def setting_of(recipe: Recipe | None) -> Setting | None:
     """
     if recipe is None:
         return None
-    kept = {key: x for key, x in recipe.to_dict().items() if key not in NOT_SETTINGS}
+    kept = {key: x for key, x in recipe.to_dict().items() if key not in SAME_SETTING}
     return tuple((key, tuple(x) if isinstance(x, list) else x) for key, x in kept.items())
 
 
@@ -73,16 +72,8 @@ def names_of(recipes: Recipes, base: Setting | None) -> dict[Setting | None, str
 
 
 def changed(base: Recipe | None, recipe: Recipe | None) -> dict[str, Any]:
-    """The keys of a setting that are not those of the baseline; None for one it does not have.
-
-    >>> changed(Recipe(), Recipe(optimizer="sgd", lr=0.1))
-    {'optimizer': 'sgd', 'lr': 0.1, 'betas': None}
-    """
-    if base is None or recipe is None:
-        return {}
-    old, new = base.to_dict(), recipe.to_dict()
-    keys = [key for key in {**new, **old} if key not in NOT_SETTINGS]
-    return {key: new.get(key) for key in keys if old.get(key) != new.get(key)}
+    """The keys of a setting that are not those of the baseline; none where one is not known."""
+    return {} if base is None or recipe is None else recipe.changes_from(base)
 
 
 def in_words(changes: Mapping[str, Any]) -> str:

@@ -42,6 +42,7 @@ ABOUT = {
 # Keys in which runs of one setting may differ: chance, and how training was watched.
 CHANCE = ("seed", "data_seed", "pool_seed")
 WATCHING = ("checkpoints", "log_every", "device", "threads")
+SAME_SETTING = (*CHANCE, *WATCHING, "steps")  # and for how long
 
 
 def checkpoint_steps(schedule: str | Sequence[int], steps: int) -> tuple[int, ...]:

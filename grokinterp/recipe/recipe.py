@@ -17,7 +17,14 @@ from grokinterp.base.keys import MISSING, Key, by_name, fields_from, keys_of
 from grokinterp.base.paths import as_path, file_at
 from grokinterp.base.plugins import others_of, strangers
 from grokinterp.models.architecture import BaseArchitecture
-from grokinterp.recipe.keys import REGISTRIES, USUAL, checkpoint_steps, every_key, keys_of_recipe
+from grokinterp.recipe.keys import (
+    REGISTRIES,
+    SAME_SETTING,
+    USUAL,
+    checkpoint_steps,
+    every_key,
+    keys_of_recipe,
+)
 from grokinterp.tasks.label_noise import with_label_noise
 from grokinterp.tasks.splits import checked_rows, n_training_rows, train_indices
 from grokinterp.tasks.task import TASKS, Task
@@ -162,6 +169,18 @@ class Recipe:
             for name, value in self._values.items()
             if value != usual.get(name, keys[name].default)
         }
+
+    def changes_from(self, base: "Recipe") -> dict[str, Any]:
+        """The keys that make it another setting than `base`; None for one that it does not have.
+
+        Seeds, the number of steps, and how training was watched make no other setting.
+
+        >>> Recipe(optimizer="sgd", lr=0.1, seed=3, steps=10).changes_from(Recipe())
+        {'optimizer': 'sgd', 'lr': 0.1, 'betas': None}
+        """
+        own, other = self.to_dict(), base.to_dict()
+        keys = [key for key in {**own, **other} if key not in SAME_SETTING]
+        return {key: own.get(key) for key in keys if own.get(key) != other.get(key)}
 
     def to_dict(self) -> dict[str, Any]:
         """All keys of this recipe, with plain values, as JSON and TOML can hold them."""
