@@ -60,16 +60,16 @@ def recipe_run(recipe, metrics, norms=None, *, weights=None, name="made"):
 
     Weights that are given are those of its first and its last step.
     """
-    task, rows, architecture = recipe.build_task(), recipe.train_indices(), recipe.architecture()
-    if weights is not None:
-        ends = {0: weights, recipe.steps: weights}
-        return Run(name, Made(task, architecture, ends, rows, recipe=recipe, metrics=metrics))
-    shapes = architecture.parameter_shapes()
-    ones = {name: torch.ones(shape) for name, shape in shapes.items()}
-    size = math.sqrt(sum(one.numel() for one in ones.values()))
-    steps = {0: 1.0, recipe.steps: 1.0} if norms is None else norms
-    checkpoints = {
-        step: {name: one * (norm / size) for name, one in ones.items()}
-        for step, norm in steps.items()
-    }
-    return Run(name, Made(task, architecture, checkpoints, rows, recipe=recipe, metrics=metrics))
+    architecture, checkpoints = recipe.architecture(), {0: weights, recipe.steps: weights}
+    if weights is None:
+        shapes = architecture.parameter_shapes()
+        ones = {name: torch.ones(shape) for name, shape in shapes.items()}
+        size = math.sqrt(sum(one.numel() for one in ones.values()))
+        checkpoints = {
+            step: {name: one * (norm / size) for name, one in ones.items()}
+            for step, norm in (norms or {0: 1.0, recipe.steps: 1.0}).items()
+        }
+    return made_run(
+        recipe.build_task(), architecture, checkpoints, train=recipe.train_indices(), name=name,
+        recipe=recipe, metrics=metrics,
+    )  # fmt: skip

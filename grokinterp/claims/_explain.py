@@ -44,8 +44,9 @@ class Claims(Result):
     >>> import grokinterp as gi
     >>> found = gi.explain(gi.load("mod31-small"), claims=["A2", "A3"])
     >>> found["A2"].verdict, round(found["A2"].numbers["norm_ratio"], 2)
-    ('supported', 0.88)
-    >>> print(found["A3"])
+    ('supported', 0.87)
+    >>> found["A3"].verdict, found["A3"].threshold.at, round(found.by_chance, 2)
+    ('contradicted', 0.8, 0.7)
     """
 
     runs: tuple[str, ...]

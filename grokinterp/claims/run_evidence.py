@@ -41,7 +41,7 @@ class RunEvidence:
     >>> import grokinterp as gi
     >>> evidence = gi.claims.RunEvidence(gi.load("mod31-small"))
     >>> evidence.delay, round(evidence.norm(260), 1), evidence.phases.label
-    ((260, 3530), 27.0, 'grokked')
+    ((260, 3530), 26.8, 'grokked')
     """
 
     run: Run
