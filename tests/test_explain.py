@@ -468,6 +468,23 @@ def test_controls_are_read_from_a_folder(trained):
         assert "labelled not_learned" in found[name].reason
 
 
+def test_a_control_is_one_of_the_explained_recipe_alone(trained):
+    run = gi.load("mod31-small")
+    # A folder of the same name elsewhere is another run, not the explained one.
+    found = gi.explain({"run": run}, trained, claims=["A1"])
+    assert len(found.left_out) == 3
+    assert found.left_out[-1].startswith("run (control): it differs in what is learned")
+    assert " and 2 more)" in found.left_out[-1]  # not every key of another experiment
+    # Nothing is a control of what has no recipe.
+    found = gi.explain(gi.snapshot(run.model(), run.task), trained, claims=["A1"])
+    assert found["A1"].seeds == {"no_decay": 0, "other decay-free": 0}
+    assert "no_decay: what is explained has no recipe" in found.left_out[0]
+    # And one run under two names is one control.
+    decay_free = gi.load(trained / "no_decay")
+    found = gi.explain(trained / "run", {"a": decay_free, "b": decay_free}, claims=["A1"])
+    assert found["A1"].numbers["no_decay_runs"] == 1
+
+
 def test_runs_without_a_split_or_a_recipe_have_reasons(trained):
     run = gi.load("mod31-small")
     model = gi.snapshot(run.model(), run.task)

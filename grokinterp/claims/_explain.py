@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from grokinterp.base.checks import listed, truth
 from grokinterp.base.errors import InputError, nearest, one_line, shown
 from grokinterp.base.result import Result, card, text_table
-from grokinterp.claims.control_runs import Runs, runs_in
+from grokinterp.claims.control_runs import NAMED, Runs, runs_in
 from grokinterp.claims.evidence import GATHERED
 from grokinterp.claims.registry import (
     CLAIMS,
@@ -325,15 +325,21 @@ def _controls(
 ) -> tuple[ControlEvidence, list[str]]:
     """The explained runs and those beside them, by what differs from the first explained recipe."""
     left_out: list[str] = []
-    named = {name: one.run for name, one in evidence.items()}
-    same = {str(run.path.resolve()) for run in named.values()}
-    named |= {name: run for name, run in beside.items() if str(run.path.resolve()) not in same}
-    base: Recipe | None = next((run.recipe for run in named.values() if run.recipe), None)
+    own = {name: one.run for name, one in evidence.items()}
+    base: Recipe | None = next((run.recipe for run in own.values() if run.recipe), None)
+    given = [*own.items()]
+    seen = {str(run.path.resolve()) for run in own.values()}
+    for name, run in beside.items():
+        if (path := str(run.path.resolve())) not in seen:
+            # Names of folders tell runs apart in one folder alone.
+            given.append((f"{name} (control)" if name in own else name, run))
+        seen.add(path)
     made = []
-    for name, run in named.items():
+    for name, run in given:
         if run.recipe is None or base is None:
-            if name in beside:
-                left_out.append(f"{name}: it has no recipe, which would say what differs")
+            if name not in own:
+                whose = "it has" if run.recipe is None else "what is explained has"
+                left_out.append(f"{name}: {whose} no recipe, which would say what differs")
             continue
         control = ControlRun(name, run, changes_of(run.recipe, base))
         try:
@@ -341,11 +347,12 @@ def _controls(
         except InputError as error:
             left_out.append(f"{name}: {one_line(str(error), most=120)}")
             continue
-        if name in evidence or control.related:
+        if name in own or control.related:
             made.append(control)
         else:
-            keys = ", ".join(key for key in control.changes)
-            left_out.append(f"{name}: it differs in what is learned or by what ({keys})")
+            keys = ", ".join([*control.changes][:NAMED])
+            more = f" and {n} more" if (n := len(control.changes) - NAMED) > 0 else ""
+            left_out.append(f"{name}: it differs in what is learned or by what ({keys}{more})")
     return ControlEvidence(tuple(evidence.values()), tuple(made)), left_out
 
 
