@@ -187,7 +187,8 @@ def explain(
     no more general than they are. Many claims are looked at, so that some would be supported by
     chance alone: `by_chance` says how many.
 
-    InputError for what is no run, for a claim that is not known, and for a folder without runs.
+    InputError for what is no run, for one run twice, for a claim that is not known, and for a
+    folder without runs.
 
     >>> import grokinterp as gi
     >>> found = gi.explain(gi.load("mod31-small"), claims=["A1", "A2", "D1"])
@@ -200,6 +201,12 @@ def explain(
     beside = {} if controls is None else runs_in(controls)
     asked = _asked(claims)
     slow = truth("slow", slow)
+    at: dict[str, str] = {}
+    for name, run in given.items():
+        if run.recipe and (other := at.setdefault(str(run.path.resolve()), name)) != name:
+            raise InputError(
+                f"{other} and {name} are one run, which would count as two; give each once."
+            )
     evidence = {name: RunEvidence(run, name, progress=progress) for name, run in given.items()}
     return explained(
         evidence, beside, asked, slow=slow, progress=progress,
@@ -330,7 +337,7 @@ def _controls(
     given = [*own.items()]
     seen = {str(run.path.resolve()) for run in own.values()}
     for name, run in beside.items():
-        if (path := str(run.path.resolve())) not in seen:
+        if (path := str(run.path.resolve())) not in seen or run.recipe is None:
             # Names of folders tell runs apart in one folder alone.
             given.append((f"{name} (control)" if name in own else name, run))
         seen.add(path)
