@@ -568,6 +568,14 @@ def test_a_threshold_is_that_of_the_number_that_decides():
     assert decide("A4", ControlEvidence((), decays((900, 1000, 1100)))).threshold is not None
 
 
+def test_every_expectation_is_checked(run):
+    asked = ["explain", "mod31-small", "--claims", "A2", "--json"]
+    status, out, err = run(*asked, "--expect", "A2=contradicted", "--expect", "A2=supported")
+    assert (status, len(json.loads(out)["claims"])) == (3, 1)
+    assert 'A2 is "supported", expected "contradicted"' in err.replace("'", '"')
+    assert "did you mean 'A2'" in run(*asked[:3], "a2")[2]
+
+
 def test_evidence_is_computed_once(monkeypatch):
     one = RunEvidence(gi.load("mod31-small"), "one")
     assert one.balance is one.balance
