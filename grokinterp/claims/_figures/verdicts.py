@@ -108,7 +108,7 @@ def place_of(claim: Claim) -> float:
     >>> import grokinterp as gi
     >>> found = gi.explain(gi.load("mod31-small"), claims=["A3"])["A3"]
     >>> round(found.numbers["k_over_decay"] / found.threshold.at, 2), round(place_of(found), 2)
-    (0.19, -0.71)
+    (0.21, -0.67)
     """
     sides: dict[Verdict, float] = {"supported": 1, "contradicted": -1, "undetermined": 0}
     edge = claim.threshold
