@@ -343,15 +343,16 @@ def test_a4_leaves_out_decays_at_which_a_seed_does_not_grok():
 NEVER = (None, None, None)
 
 
-def landscape(**of):
-    """Controls whose held norms come to these t95; t99 is 100."""
+def landscape(t99=100.0, **of):
+    """Controls whose held norms come to these t95."""
     norms = []
     for name, t95 in of.items():
         reached = [x for x in t95 if x is not None]
         norms.append(
             {
                 "alpha": float(name[1:]) / 10, "n_seeds": len(t95), "n_generalize": len(reached),
-                "t99": 100.0, "t95": sorted(reached)[len(t95) // 2] if reached else None,
+                "n_fit": len(t95) if t99 else 0, "t99": t99,
+                "t95": sorted(reached)[len(t95) // 2] if reached else None,
             }
         )  # fmt: skip
     free = {"t95": 600, "alpha_max": 1.4, "alpha_t95": 1.0, "came_from": "above"}
@@ -381,6 +382,11 @@ def test_c_held_norms(norms, zone, walks):
     assert found.verdict == walks
     if walks == "supported":
         assert "to the zone from above" in found.reason
+
+
+def test_c2_asks_for_norms_that_fit_their_training_inputs():
+    found = decide("C2", landscape(None, n8=(150, 120, 200), n10=NEVER, n13=NEVER))
+    assert (found.verdict, found.needs) == ("undetermined", "held norms inside the zone")
 
 
 def test_what_one_claim_lacks_names_the_control():
@@ -468,6 +474,23 @@ def test_controls_are_read_from_a_folder(trained):
         assert "labelled not_learned" in found[name].reason
 
 
+def test_a_control_is_one_of_the_explained_recipe_alone(trained):
+    run = gi.load("mod31-small")
+    # A folder of the same name elsewhere is another run, not the explained one.
+    found = gi.explain({"run": run}, trained, claims=["A1"])
+    assert len(found.left_out) == 3
+    assert found.left_out[-1].startswith("run (control): it differs in what is learned")
+    assert " and 2 more)" in found.left_out[-1]  # not every key of another experiment
+    # Nothing is a control of what has no recipe.
+    found = gi.explain(gi.snapshot(run.model(), run.task), trained, claims=["A1"])
+    assert found["A1"].seeds == {"no_decay": 0, "other decay-free": 0}
+    assert "no_decay: what is explained has no recipe" in found.left_out[0]
+    # And one run under two names is one control.
+    decay_free = gi.load(trained / "no_decay")
+    found = gi.explain(trained / "run", {"a": decay_free, "b": decay_free}, claims=["A1"])
+    assert found["A1"].numbers["no_decay_runs"] == 1
+
+
 def test_runs_without_a_split_or_a_recipe_have_reasons(trained):
     run = gi.load("mod31-small")
     model = gi.snapshot(run.model(), run.task)
@@ -495,6 +518,8 @@ def test_words_that_are_wrong_are_refused_in_one_line(trained):
         gi.explain(run, claims=["A2"])["A3"]
     with pytest.raises(gi.InputError, match="does not exist"):
         gi.explain(run, trained / "nowhere", claims=["A1"])
+    with pytest.raises(gi.InputError, match="a and b are one run"):
+        gi.explain({"a": run, "b": run}, claims=["A2"])
 
 
 def test_a_rule_of_somebody_else_that_breaks_leaves_the_others(monkeypatch):
@@ -510,6 +535,45 @@ def test_a_rule_of_somebody_else_that_breaks_leaves_the_others(monkeypatch):
         assert found["A2"].verdict == "supported"
     finally:
         del CLAIMS["broken"]
+
+
+@pytest.mark.parametrize(
+    ("keys", "wrong"),
+    [
+        ({"reason": None}, "reason=None; give a text"),
+        ({"numbers": None}, "numbers=None; give a dict"),
+        ({"numbers": {"a": "high"}}, "give a dict of names and numbers"),
+        ({"seeds": {"run": None}}, "give a dict of names and numbers"),
+        ({"threshold": "a"}, "threshold='a'; give a gi.claims.Threshold"),
+        ({"chance": "a lot"}, "chance='a lot'; give a probability"),
+        ({"chance": 7}, "chance=7; give a probability"),
+    ],
+)
+def test_findings_of_another_kind_are_refused_where_they_are_made(keys, wrong):
+    given = {"verdict": "supported", "reason": "r", "numbers": {}, "seeds": {}} | keys
+    CLAIMS.every()
+    with pytest.raises(gi.InputError, match=f"claim='A2' finds .*{wrong}"):
+        CLAIMS["A2"].found(gi.claims.Finding(**given))
+
+
+def test_a_threshold_is_that_of_the_number_that_decides():
+    lazy = SimpleNamespace(
+        lazy=True, rich=False, lazy_then_rich=False, distance_at_memorization=0.015,
+        share_in_transition=0.1, growth_in_transition=1.0,
+    )  # fmt: skip
+    found = decide("F1", evidence(kernel=lazy))  # by another number than that distance
+    assert (found.verdict, found.threshold) == ("contradicted", None)
+    steep = decide("A4", ControlEvidence((), decays((900, 1000, 1100), -2.0)))
+    assert (steep.verdict, steep.threshold) == ("contradicted", None)
+    assert decide("A4", ControlEvidence((), decays((900, 1000, 1100)))).threshold is not None
+
+
+def test_every_expectation_is_checked(run):
+    asked = ["explain", "mod31-small", "--claims", "A2", "--json"]
+    status, out, err = run(*asked, "--expect", "A2=contradicted", "--expect", "A2=supported")
+    assert (status, len(json.loads(out)["claims"])) == (3, 1)
+    assert 'A2 is "supported", expected "contradicted"' in err.replace("'", '"')
+    assert "did you mean 'A2'" in run(*asked[:3], "a2")[2]
 
 
 def test_evidence_is_computed_once(monkeypatch):

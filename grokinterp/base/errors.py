@@ -105,13 +105,16 @@ def nearest(given: object, valid: Iterable[str], aliases: Mapping[str, str] | No
     "did you mean 'weight_decay'?"
     >>> nearest("lerning_rate", ["weight_decay", "lr"], {"learning_rate": "lr"})
     "did you mean 'lr'?"
+    >>> nearest("a1", ["E1", "A1"])
+    "did you mean 'A1'?"
     >>> nearest("xyz", ["weight_decay", "lr"])
     'valid are: weight_decay, lr.'
     """
-    names, words = list(valid), dict(aliases or {})
+    names = list(valid)
+    words = {**{name.lower(): name for name in names}, **(aliases or {})}
     word = str(given).lower()[:LONGEST_VALUE]
-    if close := difflib.get_close_matches(word, [*names, *words], n=1, cutoff=0.5):
-        return f"did you mean {words.get(close[0], close[0])!r}?"
+    if close := difflib.get_close_matches(word, words, n=1, cutoff=0.5):
+        return f"did you mean {words[close[0]]!r}?"
     listed = ", ".join(names)
     if len(listed) > LONGEST_LIST:
         listed = listed[:LONGEST_LIST].rpartition(", ")[0] + ", ..."

@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from grokinterp.base.checks import listed, truth
 from grokinterp.base.errors import InputError, nearest, one_line, shown
 from grokinterp.base.result import Result, card, text_table
-from grokinterp.claims.control_runs import Runs, runs_in
+from grokinterp.claims.control_runs import NAMED, Runs, runs_in
 from grokinterp.claims.evidence import GATHERED
 from grokinterp.claims.registry import (
     CLAIMS,
@@ -30,6 +30,7 @@ from grokinterp.runs.run import Run
 from grokinterp.tasks.task import Task
 
 SLOW = "--slow"  # what a slow claim needs; in Python, slow=True
+KNOWN = "a run of which this is known"
 REGIMES = "runs of both regimes, grokked and steady, three seeds each"
 OVERVIEW = ("id", "verdict", "statement", "needs")
 
@@ -188,7 +189,8 @@ def explain(
     no more general than they are. Many claims are looked at, so that some would be supported by
     chance alone: `by_chance` says how many.
 
-    InputError for what is no run, for a claim that is not known, and for a folder without runs.
+    InputError for what is no run, for one run twice, for a claim that is not known, and for a
+    folder without runs.
 
     >>> import grokinterp as gi
     >>> found = gi.explain(gi.load("mod31-small"), claims=["A1", "A2", "D1"])
@@ -201,6 +203,12 @@ def explain(
     beside = {} if controls is None else runs_in(controls)
     asked = _asked(claims)
     slow = truth("slow", slow)
+    at: dict[str, str] = {}
+    for name, run in given.items():
+        if run.recipe and (other := at.setdefault(str(run.path.resolve()), name)) != name:
+            raise InputError(
+                f"{other} and {name} are one run, which would count as two; give each once."
+            )
     evidence = {name: RunEvidence(run, name, progress=progress) for name, run in given.items()}
     return explained(
         evidence, beside, asked, slow=slow, progress=progress,
@@ -269,7 +277,7 @@ def _decided(claim: RegisteredClaim, evidence: Any) -> Claim:
         return claim(evidence)
     except InputError as error:
         why = str(error).rstrip(".")
-        return claim.found(Finding("undetermined", why, {}, {}, "a run of which this is known"))
+        return claim.found(Finding("undetermined", why, {}, {}, KNOWN, KNOWN))
 
 
 @dataclass(frozen=True)
@@ -326,15 +334,21 @@ def _controls(
 ) -> tuple[ControlEvidence, list[str]]:
     """The explained runs and those beside them, by what differs from the first explained recipe."""
     left_out: list[str] = []
-    named = {name: one.run for name, one in evidence.items()}
-    same = {str(run.path.resolve()) for run in named.values()}
-    named |= {name: run for name, run in beside.items() if str(run.path.resolve()) not in same}
-    base: Recipe | None = next((run.recipe for run in named.values() if run.recipe), None)
+    own = {name: one.run for name, one in evidence.items()}
+    base: Recipe | None = next((run.recipe for run in own.values() if run.recipe), None)
+    given = [*own.items()]
+    seen = {str(run.path.resolve()) for run in own.values()}
+    for name, run in beside.items():
+        if (path := str(run.path.resolve())) not in seen or run.recipe is None:
+            # Names of folders tell runs apart in one folder alone.
+            given.append((f"{name} (control)" if name in own else name, run))
+        seen.add(path)
     made = []
-    for name, run in named.items():
+    for name, run in given:
         if run.recipe is None or base is None:
-            if name in beside:
-                left_out.append(f"{name}: it has no recipe, which would say what differs")
+            if name not in own:
+                whose = "it has" if run.recipe is None else "what is explained has"
+                left_out.append(f"{name}: {whose} no recipe, which would say what differs")
             continue
         control = ControlRun(name, run, run.recipe.changes_from(base))
         try:
@@ -342,11 +356,12 @@ def _controls(
         except InputError as error:
             left_out.append(f"{name}: {one_line(str(error), most=120)}")
             continue
-        if name in evidence or control.related:
+        if name in own or control.related:
             made.append(control)
         else:
-            keys = ", ".join(key for key in control.changes)
-            left_out.append(f"{name}: it differs in what is learned or by what ({keys})")
+            keys = ", ".join([*control.changes][:NAMED])
+            more = f" and {n} more" if (n := len(control.changes) - NAMED) > 0 else ""
+            left_out.append(f"{name}: it differs in what is learned or by what ({keys}{more})")
     return ControlEvidence(tuple(evidence.values()), tuple(made)), left_out
 
 

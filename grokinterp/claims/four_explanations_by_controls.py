@@ -70,9 +70,10 @@ def needs_decay(evidence: ControlEvidence) -> Finding:
     statement="the delay is inversely proportional to the weight decay",
     source=said("Liu et al. 2023 (Omnigrok, arXiv 2210.01117) and Lyu et al. 2024 (arXiv "
                 "2311.18817)"),
-    rule=f"over at least 3 values of weight decay, {FEWEST} seeds each, at which every seed groks: "
-    "the exponent of the delay (t95 - t99) as a power law of the decay, by the bootstrap; "
-    "supported if its 95 % interval holds -1 and not 0, contradicted if it does not hold -1",
+    rule=f"over at least 3 values of weight decay, {FEWEST} seeds each, at which every seed "
+    "comes to answer the training and the test inputs: the exponent of the delay (t95 - t99) as a "
+    "power law of the decay, by the bootstrap; supported if its 95 % interval holds -1 and not 0, "
+    "contradicted if it does not hold -1",
     needs="controls",
     falsifiers=["an interval of the exponent without -1"],
 )  # fmt: skip
@@ -89,7 +90,7 @@ def delay_by_decay(evidence: ControlEvidence) -> Finding:
     numbers = {f"delay_at_{decay:g}": median(run.delay or math.nan for run in runs)
                for decay, runs in law.items()}  # fmt: skip
     if len(law) < 3 or min(_seeds(runs) for runs in law.values()) < FEWEST:
-        told = ", ".join(f"{decay:g}" for decay in law) or "no decay"
+        told = ", ".join(f"{decay:g}" for decay in law) or "no value"
         without = f" (not every seed groks at {', '.join(left)})" if left else ""
         needs = "the controls decay_x0.3, decay_x0.6 and decay_x3"
         raise Undetermined(
@@ -148,18 +149,19 @@ def narrow_zone(evidence: ControlEvidence) -> Finding:
     statement="the delay is the time in which decay walks the norm into the zone",
     source=said("Liu et al. 2023 (Omnigrok, arXiv 2210.01117)"),
     rule=f"of the norms, held without weight decay, at which all of at least {FEWEST} seeds "
-    "generalise, the one that does so first: supported if there is no delay left (median t95 / t99 "
-    f"at most {AT_ONCE:g}), contradicted if there is one",
+    "memorise and generalise, the one that does so first: supported if there is no delay left "
+    f"(median t95 / t99 at most {AT_ONCE:g}), contradicted if there is one",
     needs="controls",
     falsifiers=["a delay that stays where the norm is held inside the zone"],
 )
 def walks_into_the_zone(evidence: ControlEvidence) -> Finding:
     """Whether a norm held inside the zone leaves no delay."""
     found = _landscape(evidence)
-    inside = [row for row in found.norms if row["n_generalize"] == row["n_seeds"]]
+    inside = [row for row in found.norms if row["n_generalize"] == row["n_seeds"] == row["n_fit"]]
     if not inside:
-        raise Undetermined("at no held norm do all seeds generalise", needs="held norms inside "
-                           "the zone", seeds=_seeds_of_norms(found))  # fmt: skip
+        raise Undetermined("at no held norm do all seeds memorise and generalise",
+                           needs="held norms inside the zone",
+                           seeds=_seeds_of_norms(found))  # fmt: skip
     best = min(inside, key=lambda row: row["t95"])
     alpha, t99, t95 = best["alpha"], best["t99"], best["t95"]
     ratio = t95 / t99 if t99 else math.inf

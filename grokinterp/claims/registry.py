@@ -14,11 +14,12 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any, Literal, NamedTuple, get_args
 
 import pandas as pd
 
-from grokinterp.base.checks import listed, word
+from grokinterp.base.checks import listed, text, word
 from grokinterp.base.errors import InputError, shown
 from grokinterp.base.plugins import strangers
 from grokinterp.base.registry import Registry, check_function
@@ -26,6 +27,7 @@ from grokinterp.base.result import Result
 from grokinterp.claims.evidence import FEWEST
 
 Verdict = Literal["supported", "contradicted", "undetermined"]
+UNDECIDED: Verdict = "undetermined"
 NEEDS = ("run", "runs", "controls")
 
 
@@ -41,6 +43,11 @@ class Threshold:
     number: str
     at: float
     side: Literal["above", "below"]
+
+    def decides(self, verdict: Verdict, value: float) -> bool:
+        """Whether a value is not on the other side of it than the verdict."""
+        beyond = value - self.at if self.side == "above" else self.at - value
+        return not (beyond < 0 if verdict == "supported" else beyond > 0 and verdict != UNDECIDED)
 
 
 class Undetermined(Exception):  # noqa: N818  no fault of anybody's
@@ -86,8 +93,9 @@ class Claim(Result):
     the rule looked at, `would_change` says what would turn the verdict, `falsifiers` what would
     turn one of "supported". `needs` is what it is decided on (one run, several runs, or controls),
     or what is missing: "the control no_decay", "--slow". `threshold` names the number that decides,
-    and where. `chance` is the probability that the rule finds numbers supporting that have nothing
-    to do with the claim; None where nobody knows how such numbers would be distributed.
+    and where; None where no single one does, or another did. `chance` is the probability that the
+    rule finds numbers supporting that have nothing to do with the claim; None where nobody knows
+    how such numbers would be distributed.
 
     >>> import grokinterp as gi
     >>> from types import SimpleNamespace as Profile
@@ -169,11 +177,35 @@ class RegisteredClaim:
                 f"claim={self.name!r} finds {shown(finding)}; return a gi.claims.Finding with a "
                 f"verdict of {', '.join(get_args(Verdict))}."
             )
+        if wrong := _wrong(finding):
+            raise InputError(f"claim={self.name!r} finds {wrong} in its gi.claims.Finding.")
         found = finding._asdict()
+        edge = finding.threshold
+        if edge is not None and edge.number in finding.numbers:
+            value = finding.numbers[edge.number]
+            found["threshold"] = edge if edge.decides(finding.verdict, value) else None
         found["needs"] = found["needs"] or self.needs
         if found["verdict"] == "supported" and self.falsifiers:
             found["would_change"] = " or ".join(self.falsifiers)
         return Claim(**{**about, **found})
+
+
+def _wrong(found: Finding) -> str:
+    """The first field of a finding that is of another kind, and what is expected; "" for none."""
+    edge, chance = found.threshold, found.chance
+    texts = {name: getattr(found, name) for name in ("reason", "would_change", "needs")}
+    tables = {name: getattr(found, name) for name in ("numbers", "seeds")}
+    for name, given in texts.items():
+        if not isinstance(given, str):
+            return f"{name}={shown(given)}; give a text"
+    for name, given in tables.items():
+        if not isinstance(given, Mapping) or not all(isinstance(x, Real) for x in given.values()):
+            return f"{name}={shown(given)}; give a dict of names and numbers"
+    if edge is not None and not isinstance(edge, Threshold):
+        return f"threshold={shown(edge)}; give a gi.claims.Threshold, or None"
+    if chance is not None and not (isinstance(chance, Real) and 0 <= chance <= 1):
+        return f"chance={shown(chance)}; give a probability, or None"
+    return ""
 
 
 CLAIMS: Registry[RegisteredClaim] = Registry("claim")
@@ -214,6 +246,8 @@ def claim(
     """
     CLAIMS.named(name)
     needs = word("needs", needs, NEEDS)
+    for key, given in (("statement", statement), ("source", source), ("rule", rule)):
+        text(key, given, such_as="'steady models have small weights'", empty=False)
     against = tuple(listed("falsifiers", falsifiers, such_as="['a run without it']"))
 
     def register(decide: Callable[[Any], Finding]) -> RegisteredClaim:

@@ -62,13 +62,12 @@ def explain(
     and --out have rules and every number.
     """
     from grokinterp.claims import explain as find
-    from grokinterp.reading._load import load
 
-    wanted = dict(_expected(each) for each in expect or ())
+    wanted = [_expected(each) for each in expect or ()]
     ids = None if claims is None else [name.strip() for name in claims.split(",") if name.strip()]
     if ids is not None:
-        ids = [*dict.fromkeys([*ids, *wanted])]
-    found = find([load(path) for path in paths], controls, claims=ids, slow=slow, progress=True)
+        ids += [name for name, _ in wanted]
+    found = find(paths, controls, claims=ids, slow=slow, progress=True)
     if out is not None:
         from grokinterp.claims._figures.verdicts import explain_page
 
@@ -81,7 +80,7 @@ def explain(
             show(f"\n{out}: figure, verdicts and rules")
     wrong = [
         f"{name} is {shown(found[name].verdict)}, expected {shown(verdict)}"
-        for name, verdict in wanted.items()
+        for name, verdict in wanted
         if found[name].verdict != verdict
     ]
     for line in wrong:
