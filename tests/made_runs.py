@@ -13,10 +13,10 @@ from grokinterp.runs.run import Run
 class Made:
     """A store that holds weights, and a log if one is given, in memory."""
 
-    def __init__(self, task, architecture, checkpoints, train, recipe, log):
+    def __init__(self, task, architecture, checkpoints, train, recipe, metrics):
         steps = sorted(checkpoints)
         self.manifest = Manifest(task, architecture, recipe, None, steps=steps, finished=True)
-        self.checkpoints, self.train, self.log = checkpoints, train, log
+        self.checkpoints, self.train, self.log = checkpoints, train, metrics
 
     def metrics(self):
         if self.log is None:

@@ -94,6 +94,12 @@ class TestTheSweep:
         usual = "cross_entropy"
         assert pairs == [(4, 598, usual), (5, 599, usual), (4, 598, "mse"), (5, 599, "mse")]
 
+    def test_a_norm_is_held_from_the_start_whatever_the_recipe_holds(self):
+        late = BASE.replace(norm_clamp="layer", clamp_from=100, clamp_to=2.0)
+        held = gi.accelerations(late, only=["held_norm_0.8"], seeds=1).recipes()
+        found = held["held_norm_0.8,seed=0"].to_dict()
+        assert (found["norm_clamp"], found["clamp_from"], found["clamp_to"]) == ("global", 0, 0.8)
+
     def test_few_checkpoints_are_saved(self):
         for steps in (0, 1, 5, 4000, 12_001):
             for recipe in gi.accelerations(BASE.replace(steps=steps), only=[]).recipes().values():
@@ -332,6 +338,16 @@ def test_its_figure_of_one_checkpoint_says_why_there_is_nothing_to_see():
         drawn.layout.annotations[0].text.replace("<br>", " ")
     )
     assert not drawn.layout.shapes
+
+
+def test_the_command_of_a_recipe_that_diverges_says_so(run, tmp_path):
+    file = tmp_path / "tiny.toml"
+    file.write_text(BASE.replace(steps=10, threads=1, lr=1e30).to_toml())
+    command = ("accelerate", file, "--out", tmp_path / "runs", "--only", "mse", "--seeds", "1")
+    status, _, error = run(*command)
+    assert status == 2
+    assert "2 of 2 runs failed, baseline,seed=0: " in error
+    assert "diverged" in error
 
 
 def test_the_command(run, tmp_path):

@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import pandas as pd
@@ -320,6 +320,31 @@ class TestTheCommand:
             "baseline", "held_norm_0.8", "no_decay"
         ]  # fmt: skip
         assert run_json.stat().st_mtime_ns == before
+
+    def test_more_names_and_more_seeds_go_beside_what_is_there(self, run, tmp_path):
+        short, out = SMALL.replace(steps=2), tmp_path / "out"
+        (tmp_path / "mine.toml").write_text(short.to_toml())
+        sweep = gi.controls(short, only="no_decay", seeds=1)
+        mine = {"no_decay": {"weight_decay": 0.0}, "mine": {"widths": [4]}}  # a variant of my own
+        gi.run_sweep(replace(sweep, variants=mine), out, progress=False)
+        command = ("controls", tmp_path / "mine.toml", "--out", out, "--only", "baseline")
+        status, printed, err = run(*command, "--seeds", "2")
+        assert (status, err) == (0, "")
+        assert "mine                    no control of this recipe" in printed
+        assert list(pd.read_csv(out / "results.csv").run) == [
+            f"{name},seed={seed}" for name in ("no_decay", "mine", "baseline") for seed in (0, 1)
+        ]
+        status, _, err = run(*command, "--seeds", "1")  # not fewer: a folder is one sweep
+        assert status == 2
+        assert "no_decay,seed=1 is not asked for" in err
+
+    def test_a_recipe_that_diverges(self, run, tmp_path):
+        (tmp_path / "mine.toml").write_text(SMALL.replace(lr=1e30).to_toml())
+        command = ("controls", tmp_path / "mine.toml", "--out", tmp_path / "out", "--seeds", "1")
+        status, printed, err = run(*command, "--only", "no_decay")
+        assert status == 2
+        assert "1 runs, 30 steps\n" in printed  # without a time: none was taken
+        assert "1 of 1 runs failed, no_decay,seed=0: " in err
 
     def test_of_a_run_it_names_what_is_left_out(self, run, tmp_path):
         gi.train(SMALL.replace(steps=2, train_fraction=0.8), tmp_path / "run", progress=False)

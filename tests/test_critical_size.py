@@ -93,6 +93,18 @@ class TestTheBracket:
         assert (found.none, found.every) == (none, every)
         assert found.half == pytest.approx(half, nan_ok=True)
 
+    @pytest.mark.parametrize(
+        ("shares", "said"),
+        [
+            ({100: 0, 400: 1}, "no run at 100, all from 400"),
+            ({100: 1, 200: 1}, "open below, all from 100"),
+            ({100: 0, 200: 0}, "no run at 200, open above"),
+            ({100: 1, 200: 0}, "open below, open above"),  # all do somewhere, and none somewhere
+        ],
+    )
+    def test_what_it_says(self, shares, said):
+        assert str(Bracket.of(shares)) == said
+
 
 @pytest.fixture(scope="module")
 def predicted():
@@ -137,9 +149,9 @@ class TestLearning:
 
     def test_open_on_either_side(self):
         below = critical_size([first(30, t95=300)])
-        assert any(note.startswith("open below") for note in below.notes)
+        assert any(note.startswith("open below: at the smallest") for note in below.notes)
         above = critical_size([first(30)])
-        assert any(note.startswith("open above") for note in above.notes)
+        assert any(note.startswith("open above: at the largest") for note in above.notes)
         assert (below.observed.none, above.observed.every) == (None, None)
 
     def test_one_that_still_rises(self):

@@ -191,8 +191,8 @@ class TestTheScaleOfLogits:
     def test_another_degree(self):
         found = landscape(*CLOSED, held(2.0, output_scale=0.5), degree=1)
         assert found.scaled[0]["acts_like"] == found.scaled[0]["nearest"] == 1.0
-        with pytest.raises(gi.InputError, match="degree=0 is not a number above 0"):
-            landscape(*CLOSED, degree=0)
+        with pytest.raises(gi.InputError, match="degree=1e-09 is not a number from 1 on"):
+            landscape(*CLOSED, held(2.0, output_scale=0.5), degree=1e-9)
 
 
 class TestWhatIsLeftOut:

@@ -300,6 +300,11 @@ def test_bad_variants_are_refused_in_one_line(text, why, tmp_path):
     assert "\n" not in str(caught.value)
 
 
+def test_a_variant_changes_keys_that_are_names():
+    with pytest.raises(gi.InputError, match="variants=1 is not a key of the recipe"):
+        Sweep(gi.Recipe(p=7), (), variants={"one": {1: 2}})
+
+
 def test_measures_that_nobody_knows_are_refused_before_they_travel(tmp_path):
     base = gi.Recipe(p=5, d_model=8, n_heads=1, d_head=8, d_mlp=8, steps=1)
     sweep = Sweep(base, ({"seed": (0, 1)},), ("compresibility",))

@@ -70,10 +70,8 @@ class Bracket:
         )
 
     def __str__(self) -> str:
-        if self.none is None or self.every is None:
-            low = "none" if self.none is None else str(self.none)
-            return f"no run at {low}, all from {'none' if self.every is None else self.every}"
-        return f"no run at {self.none}, all from {self.every}"
+        low = "open below" if self.none is None else f"no run at {self.none}"
+        return f"{low}, {'open above' if self.every is None else f'all from {self.every}'}"
 
 
 def _half(shares: Mapping[int, float]) -> float:
@@ -376,9 +374,9 @@ def _notes(
         notes.append("no run with true labels from initial weights has a known size and test rows")
     else:
         if observed.none is None:
-            notes.append("open below: at every size that was tried, some run generalises")
+            notes.append("open below: at the smallest size that was tried, some run generalises")
         if observed.every is None:
-            notes.append("open above: at no size that was tried do all runs generalise")
+            notes.append("open above: at the largest size that was tried, not all runs generalise")
         rising = [str(x["n_train"]) for x in sizes if x["rise"] > RISING and not x["n_generalize"]]
         if rising:
             notes.append(f"test accuracy still rises at {', '.join(rising)}: more steps may move "

@@ -124,7 +124,7 @@ METHODS: Mapping[str, Method] = {
         Method(
             name="held_norm_0.8",
             rule="the norm of all weights held at 0.8 times the initial one; no weight decay",
-            changes=_fixed(norm_clamp="global", clamp_to=0.8, weight_decay=0.0),
+            changes=_fixed(norm_clamp="global", clamp_from=0, clamp_to=0.8, weight_decay=0.0),
             source=OMNIGROK,
             published="no delay at a norm within its zone",
             caveat="where the zone lies depends on the model: 0.8 lies in that of mod31-grokked; "

@@ -78,7 +78,7 @@ def controls(
 
     Metrics are logged as in the recipe. Of weights, the initial ones are saved and 12 checkpoints,
     logged steps about evenly spaced in log(step) from 1 % of the steps to the last: whatever
-    happens has one within about half its step, and the controls of `mod31-grokked` (69 runs of
+    happens has one within about half its step, and the controls of `mod31-grokked` (72 runs of
     227,000 weights) take less than 1 GB. Norms at every logged step are in `run.dynamics`. A
     schedule of the rate stretches with the steps.
 

@@ -142,7 +142,7 @@ def norm_landscape(
     0    0.5  1.99        1             0
     1    2.0  7.98        1             0
     """
-    degree = number("degree", degree, such_as="2.0")
+    degree = number("degree", degree, least=1, such_as="2.0")
     given = runs_in(runs, task=task, train_mask=train_mask)
     sorted_out, notes = _kinds(given)
     notes = [*given.notes, *notes]

@@ -9,7 +9,16 @@ from typer import Argument, Exit, Option
 
 from grokinterp.base.errors import InputError, nearest, shown
 from grokinterp.cli._app import UNEXPECTED, Json, a_file, a_folder, write_text
-from grokinterp.cli.sweeping import Address, Executor, Out, Threads, Workers, end_sweep, swept
+from grokinterp.cli.sweeping import (
+    Address,
+    Executor,
+    Out,
+    Threads,
+    Workers,
+    end_sweep,
+    made_in,
+    swept,
+)
 from grokinterp.cli.terminal import say, show, show_json, show_table
 
 if TYPE_CHECKING:
@@ -125,13 +134,15 @@ def controls(
     folder = out.rstrip("/")
     names = _names(only)
     asked = experiments.controls(recipe, only=names, seeds=seeds)
-    every = {control.name: control for control in experiments.every_control(recipe)}
     wanted = experiments.every_control(recipe, only=names)
     left_out = {x.name: x.why_not for x in wanted if x.why_not}
     asked = with_variants_there(asked, out)
+    every = experiments.every_control(recipe)
+    decides = dict.fromkeys(asked.variants, "no control of this recipe, but in that folder already")
+    decides |= {control.name: control.decides for control in every}
     if not as_json:
         for name in asked.variants:
-            show(f"{name:<23} {every[name].decides}")
+            show(f"{name:<23} {decides[name]}")
         for name, reason in left_out.items():
             show(f"{name:<23} is left out: {reason}")
         show(_size(list(asked.recipes().values()), executor, workers, threads))
@@ -142,7 +153,7 @@ def controls(
     )  # fmt: skip
     outcomes = _outcomes(table)
     if as_json:
-        found = [{"control": x, "decides": every[x].decides, **of} for x, of in outcomes.items()]
+        found = [{"control": x, "decides": decides[x], **of} for x, of in outcomes.items()]
         show_json({"folder": folder, "controls": found, "left_out": left_out})
     else:
         known = {x: told for x, told in TOLD.items() if x in table}
@@ -192,6 +203,8 @@ def accelerate(
         asked, str(out), executor="local", workers=workers, threads=threads, address=None,
         quiet=as_json,
     )  # fmt: skip
+    if "baseline" not in set(made_in(table).variant):
+        end_sweep(table, str(out))  # it diverged: there is nothing to compare with
     times = seconds_per_update(asked, threads=threads, progress=True)
     found = speed_ups(out, baseline=asked.base, seconds=times.seconds, progress=True)
     if figure is not None:
@@ -221,7 +234,10 @@ def _size(recipes: "list[Recipe]", executor: str, workers: int | None, threads: 
 
     _, each = executor_of(executor, workers=workers, threads=threads, address=None)
     first = recipes[0].replace(threads=recipes[0].threads or each)
-    seconds = seconds_per_step(first)
+    try:
+        seconds = seconds_per_step(first)
+    except InputError:  # it diverges, which the sweep tells of the run itself
+        return size
     whole = _duration(steps * seconds / (workers or 1))
     return f"{size}: about {whole} here, at {seconds * 1e3:.2g} ms a step; less what is there"
 

@@ -181,17 +181,17 @@ def run_sweep(
 def with_variants_there(sweep: Sweep, out: str) -> Sweep:
     """The sweep with the variants that `out` holds of it already, which come first.
 
-    So that some variants can be asked for now and others later. A sweep of something else in `out`
-    is left to `run_sweep`, which refuses it.
+    So that some variants, or some seeds, can be asked for now and others later. What `out` holds of
+    something else is left to `run_sweep`, which refuses it.
     """
     there = place_of(out, across_processes=False).read(SWEEP)
     if there is None or not sweep.variants:
         return sweep
     other = Sweep.from_text(there, file=f"{out}/{SWEEP}")
-    alike = (other.base, other.axes, other.measures) == (sweep.base, sweep.axes, sweep.measures)
-    if not alike or any(other.variants.get(x, y) != y for x, y in sweep.variants.items()):
+    try:
+        return replace(sweep, variants={**other.variants, **sweep.variants})
+    except InputError:  # variants that mean nothing for this recipe
         return sweep
-    return replace(sweep, variants={**other.variants, **sweep.variants})
 
 
 def _refuse_another_sweep(place: Place, recipes: Mapping[str, Recipe]) -> None:

@@ -307,6 +307,8 @@ def _check_variants(variants: object) -> None:
                 f"variant {shown(name)} cannot name a folder; give letters, digits and . _ + -, "
                 "such as no_decay."
             )
+    if odd := [key for one in variants.values() for key in one if not isinstance(key, str)]:
+        raise refused("variants", odd[0], "a key of the recipe", "such as 'weight_decay'")
 
 
 def _check_axis(axis: Mapping[str, Any]) -> None:
