@@ -367,3 +367,12 @@ def test_the_command(run, tmp_path):
     assert found["update_times"]["seconds"].keys() == {"baseline", "mse"}
     status, _, error = run("accelerate", file, "--out", out, "--only", "mes")
     assert (status, error) == (2, "grokinterp: 'mes' is no method; did you mean 'mse'?\n")
+
+
+def test_a_run_whose_training_diverged_has_failed(tmp_path):
+    tiny = gi.Recipe(model="mlp", p=5, d_mlp=8, steps=20, log_every=5, threads=1)
+    sweep = gi.Sweep(tiny, (), variants={"baseline": {}, "fast": {"lr": 1e30}})
+    gi.run_sweep(sweep, tmp_path, progress=False)
+    assert not gi.load(tmp_path / "fast").finished
+    found = gi.claims.speed_ups(tmp_path, baseline=tiny)
+    assert (found["lr=1e+30"].failed, found["lr=1e+30"].verdict) == (1, "failed")

@@ -1,5 +1,6 @@
 """Which runs lie in a folder, such as the one of a sweep or of controls, and which are alike?"""
 
+import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -30,11 +31,11 @@ def runs_in(x: Runs, **about: Any) -> RunsByName:
     """The runs that were given, by name: a run, a dict or a list of them, or a folder of runs.
 
     A folder of runs is one that has run folders in it, at any depth, as sweeps write them; the
-    name of each is its path from there. What is unfinished or damaged in it is left out, with a
-    note, and so is what is no run folder, without one. A list may have such folders among its
-    runs; what is given by itself is taken as it is, finished or not. `about` is the task and the
-    split of what does not know its own. InputError where nothing is left, and for two runs of one
-    name: give a dict.
+    name of each is its path from there. What is damaged or unfinished in it is left out, with a
+    note (a training that diverged has come to its end), and so is what is no run folder, without
+    one. A list may have such folders among its runs; what is given by itself is taken as it is,
+    finished or not. `about` is the task and the split of what does not know its own. InputError
+    where nothing is left, and for two runs of one name: give a dict.
 
     >>> import grokinterp as gi
     >>> run = gi.load("mod31-small")
@@ -88,13 +89,19 @@ def _of_folder(folder: Path, folders: Sequence[Path]) -> RunsByName:
                 f"left out: {name}, which cannot be read ({one_line(str(error), most=160)})"
             )
             continue
-        if run.finished:
+        if run.finished or has_diverged(run):
             runs[name] = run
         else:
             notes.append(f"left out: {name}, which is unfinished, at step {run.steps[-1]}")
     if not runs:
         raise InputError(f"{folder} has no finished run; {notes[0]}.")
     return RunsByName(runs, notes)
+
+
+def has_diverged(run: Run) -> bool:
+    """Whether its training ended because weights or losses were no longer finite."""
+    losses = run.metrics["train_loss"]
+    return len(losses) > 0 and not math.isfinite(losses.iloc[-1])
 
 
 def _some(runs: Mapping[str, Run], x: object) -> Mapping[str, Run]:
