@@ -37,14 +37,19 @@ def needs_decay(evidence: ControlEvidence) -> Finding:
     plain = [run for run in free if run.only("weight_decay")]
     others = [run for run in free if not run.only("weight_decay")]
     fitted = [run for run in plain if run.t99 is not None]
-    reached, elsewhere = ([run for run in those if run.t95] for those in (plain, others))
+    reached, elsewhere = (
+        [run for run in those if run.t95 is not None] for those in (plain, others)
+    )
     numbers = {
         "no_decay_runs": len(plain),
         "no_decay_fitted": len(fitted),
         "no_decay_generalised": len(reached),
         "other_decay_free_runs": len(others),
         "other_decay_free_generalised": len(elsewhere),
+        "generalised_without_decay": len(reached) + len(elsewhere),
     }
+    threshold = Threshold("generalised_without_decay", 1, "below")
+    chance = 0.5 ** len(free)  # each generalises or not by the toss of a coin
     seeds = {"no_decay": _seeds(plain), "other decay-free": _seeds(others)}
     counted = f"{len(reached)} of {len(plain)} runs with plain decay 0 generalise"
     if others:
@@ -52,11 +57,11 @@ def needs_decay(evidence: ControlEvidence) -> Finding:
     if reached or elsewhere:
         named = ", ".join(run.name for run in (reached + elsewhere)[:4])
         return Finding("contradicted", f"{counted} ({named})", numbers, seeds,
-                       "nothing: one run that generalises without decay is enough")  # fmt: skip
+                       "nothing: one run that generalises without decay is enough",
+                       threshold=threshold, chance=chance)  # fmt: skip
     lacks = "the control no_decay"
     if _seeds(fitted) >= FEWEST:
-        chance = 0.5 ** len(free)  # each generalises or not by the toss of a coin
-        return Finding("supported", counted, numbers, seeds, chance=chance)
+        return Finding("supported", counted, numbers, seeds, threshold=threshold, chance=chance)
     why = counted if free else "no run without weight decay is here"
     raise Undetermined(
         f"{why}; it takes {FEWEST} seeds of {lacks} (and perpendicular or held_norm could "
