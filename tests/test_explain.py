@@ -13,6 +13,7 @@ import grokinterp as gi
 from grokinterp.claims import CLAIMS, ControlEvidence, ControlRun, RunEvidence, Zone
 from grokinterp.progress.curves import Curve
 from grokinterp.training.decay_balance import Balance
+from tests.made_runs import curves, recipe_run
 
 pytestmark = pytest.mark.shapes_unchecked
 
@@ -497,6 +498,24 @@ def test_runs_without_a_split_or_a_recipe_have_reasons(trained):
     found = gi.explain(model)
     assert set(found.verdicts.values()) == {"undetermined"}
     assert all(claim.reason for claim in found.claims)
+
+
+@pytest.mark.parametrize(
+    ("label", "logged"),
+    [
+        ("memorized", curves(2000, fits=100)),
+        ("steady", curves(2000, fits=100, generalizes=110)),
+        ("not_learned", curves(2000)),
+    ],
+)
+def test_a_run_that_did_not_grok_has_reasons(label, logged):
+    recipe = gi.Recipe(model="mlp", p=7, d_mlp=8, operation="subtract", steps=2000)
+    found = gi.explain(recipe_run(recipe, logged))
+    assert set(found.verdicts.values()) == {"undetermined"}
+    for name in ("A2", "A3", "A5", "B1", "B2", "B3", "D1", "E1", "E2"):
+        assert f"labelled {label}" in found[name].reason
+        assert found[name].needs == "a run that grokked"
+    assert found.plot().data
 
 
 def test_several_runs_are_decided_each_and_joined(trained):

@@ -32,7 +32,9 @@ QUICK = {  # arguments, of functions that need some or take long without
     "balance": {"steps": [10_000]},
     "ranks": {"steps": [10_000]},
     "cluster_norms": {"steps": [10_000]},
+    "explain": {"claims": ["A1", "A2"]},
     "plot_ablation": {"placebos": 2},
+    "plot_explain": {"claims": ["A1", "A2"]},
     "plot_faithfulness": {"placebos": 2},
     "plot_information_path": {"n_samples": 16},
     "plot_kernel": {"per_class": 2, "probes": 1, "sets": 1},
@@ -43,7 +45,7 @@ OVER_TRAINING = {  # what looks at every checkpoint, of which a run has more tha
     "abruptness", "phase_shares", "descents", "slingshots", "kernel",
     "key_frequencies",  # says when each emerged
     "efficiency",  # has a row under the name of each run
-    "critical_size",
+    "critical_size", "explain", "speed_ups",
 }  # fmt: skip
 OF_SEVERAL = {  # takes two checkpoints
     "drift", "plot_drift", "plot_trajectories", "step_geometry", "trajectory_embedding",
@@ -150,7 +152,7 @@ def test_an_analysis_takes_every_kind(name, subjects):
     assert same(found["run"], found["name"])
     if name not in OF_SEVERAL:
         # of a model that came without one
-        drop = {"step", "start", "end", "steps_least", "steps_most"}
+        drop = {"step", "start", "end", "steps_least", "steps_most", "reason"}
         one, other = found["snapshot"], found["hooked model"]
         if isinstance(one, dict):
             one, other = ({k: v for k, v in x.items() if k not in drop} for x in (one, other))
