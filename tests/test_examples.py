@@ -22,9 +22,7 @@ MACHINE = re.compile(r"/(tmp|work|home|root|Users|mnt)/|[A-Z]:\\")
 REPOSITORY = "github.com/grokinterp/grokinterp"
 COLAB = "https://colab.research.google.com"
 OF_RUNS = (
-    "01_quick_start",
-    "02_reverse_engineer",
-    "05_grokked_versus_steady",
+    "01_quick_start", "02_reverse_engineer", "05_grokked_versus_steady", "06_why_so_late",
 )  # fmt: skip
 
 
