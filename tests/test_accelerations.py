@@ -90,6 +90,8 @@ class TestTheSweep:
 
     def test_runs_are_paired_from_the_seeds_of_the_recipe_on(self):
         sweep = gi.accelerations(BASE.replace(seed=4, data_seed=598), only=["mse"], seeds=2)
+        assert gi.accelerations(sweep.base, only="mse", seeds=2) == sweep
+        assert gi.accelerations(sweep.base, only=["baseline", "mse"], seeds=2) == sweep
         pairs = [(x.seed, x.data_seed, x.objective) for x in sweep.recipes().values()]
         usual = "cross_entropy"
         assert pairs == [(4, 598, usual), (5, 599, usual), (4, 598, "mse"), (5, 599, "mse")]
@@ -121,7 +123,7 @@ class TestTheSweep:
         assert gi.accelerations(str(run.path)) == gi.accelerations(run)
         for wrong, message in (
             ({"only": ["ms"]}, "'ms' is no method; did you mean 'mse'"),
-            ({"only": "mse"}, "only='mse' is not a list"),
+            ({"only": 3}, "only=3 is not a list"),
             ({"seeds": 0}, "seeds=0 is not a whole number"),
         ):
             with pytest.raises(gi.InputError, match=message):

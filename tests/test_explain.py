@@ -243,7 +243,7 @@ def test_e2_probability_beside_accuracy(ratio, n, verdict):
     found = decide("E2", abrupt(1.0, ratio, n))
     assert found.verdict == verdict
     if n == 3:
-        assert found.reason.startswith("3 checkpoints lie within the rise")
+        assert found.reason.endswith("within the rise of accuracy, there are 3")
 
 
 @pytest.mark.parametrize(
@@ -525,6 +525,7 @@ def test_several_runs_are_decided_each_and_joined(trained):
     assert found["A2"].numbers["runs_undetermined"] == 1
     assert found.of_each_run()["A2"].tolist() == ["supported", "undetermined"]
     assert found["A3"].seeds == {"runs": 2}
+    assert any(note.startswith("the runs are of several settings: they") for note in found.notes)
 
 
 def test_words_that_are_wrong_are_refused_in_one_line(trained):

@@ -256,7 +256,7 @@ def explained(
         by_run={n: tuple(x) for n, x in each_run.items()} if len(evidence) > 1 else {},
         left_out=tuple(left_out),
     )
-    told = [*notes, *_notes(made, several, len(beside), left_out)]
+    told = [*notes, *_settings(evidence), *_notes(made, several, len(beside), left_out)]
     return Claims(**{**vars(made), "notes": tuple(told)})
 
 
@@ -363,6 +363,17 @@ def _controls(
             more = f" and {n} more" if (n := len(control.changes) - NAMED) > 0 else ""
             left_out.append(f"{name}: it differs in what is learned or by what ({keys}{more})")
     return ControlEvidence(tuple(evidence.values()), tuple(made)), left_out
+
+
+def _settings(evidence: Mapping[str, RunEvidence]) -> list[str]:
+    """Whether the runs are of one setting, as runs that are decided together should be."""
+    recipes = [one.run.recipe for one in evidence.values() if one.run.recipe is not None]
+    if len(evidence) < 2:
+        return []
+    if len(recipes) < len(evidence):
+        return ["not all runs have a recipe: whether they are of one setting is not known"]
+    keys = {key: None for recipe in recipes[1:] for key in recipe.changes_from(recipes[0])}
+    return [f"the runs are of several settings: they differ in {', '.join(keys)}"] if keys else []
 
 
 def _notes(

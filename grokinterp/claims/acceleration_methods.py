@@ -180,7 +180,7 @@ METHODS: Mapping[str, Method] = {
 def accelerations(
     recipe: Recipe | RunOrPath,
     *,
-    only: Sequence[str] | None = None,
+    only: str | Sequence[str] | None = None,
     seeds: int = 3,
 ) -> Sweep:
     """The sweep that asks which published method makes this recipe grok sooner, and by how much.
@@ -212,9 +212,8 @@ def accelerations(
     base = recipe_of(recipe)
     possible, out = _variants(base)
     if only is not None:
-        names = [
-            member(name, METHODS, "method") for name in listed("only", only, such_as="['mse']")
-        ]
+        given = [only] if isinstance(only, str) else listed("only", only, such_as="['mse']")
+        names = [member(name, METHODS, "method") for name in given if name != BASELINE]
         if refused := [name for name in names if name in out]:
             raise InputError(
                 f"only={refused[0]!r} is not for this recipe: {out[refused[0]]}; leave it out."

@@ -470,8 +470,8 @@ def _too_coarse(run: RunEvidence) -> Undetermined:
     found = run.abruptness
     why = "; ".join(found.notes) or "test accuracy does not rise"
     if found.rises and found.n_between < FEWEST_BETWEEN:
-        why = (f"{found.n_between} checkpoints lie within the rise of accuracy, and it takes "
-               f"{FEWEST_BETWEEN}")  # fmt: skip
+        why = (f"of the {FEWEST_BETWEEN} checkpoints that it takes within the rise of accuracy, "
+               f"there are {found.n_between}")  # fmt: skip
     ratio = found.probability_ratio
     numbers = {"checkpoints_within_rise": found.n_between, "probability_ratio": _number(ratio)}
     return Undetermined(why, needs="denser checkpoints in the transition", numbers=numbers,

@@ -220,7 +220,12 @@ def accelerate(
 
 
 def _names(only: str | None) -> list[str] | None:
-    return None if only is None else [name.strip() for name in only.split(",") if name.strip()]
+    if only is None:
+        return None
+    names = [name.strip() for name in only.split(",") if name.strip()]
+    if not names:
+        raise InputError(f"--only {shown(only)} names none; leave it out for all of them.")
+    return names
 
 
 def _size(recipes: "list[Recipe]", executor: str, workers: int | None, threads: int | None) -> str:
