@@ -227,8 +227,8 @@ def test_a_cut_keeps_the_largest_shares(values):
 @pytest.mark.parametrize(
     "dtype", [torch.bfloat16, pytest.param(torch.float16, marks=pytest.mark.slow)]
 )
-def test_key_frequencies_of_a_model_in_half_precision(dtype, shipped):
-    whole = shipped.model()
-    halves = {name: weight.to(dtype) for name, weight in shipped.weights().items()}
-    found = gi.key_frequencies(shipped.architecture.hooked(halves), task=shipped.task)
-    assert tuple(found) == tuple(gi.key_frequencies(whole, task=shipped.task))
+def test_key_frequencies_of_a_model_in_half_precision(dtype):
+    run = gi.load("mod31-small")
+    halves = {name: weight.to(dtype) for name, weight in run.weights().items()}
+    found = gi.key_frequencies(run.architecture.hooked(halves), task=run.task)
+    assert tuple(found) == tuple(gi.key_frequencies(run.model(), task=run.task)) != ()
