@@ -4,16 +4,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from grokinterp.base.checks import listed, member, whole
+from grokinterp.base.checks import listed, member
 from grokinterp.base.errors import InputError
 from grokinterp.reading._load import RunOrPath, recipe_of
 from grokinterp.recipe.recipe import Recipe
-from grokinterp.sweeps.sweep import Sweep
+from grokinterp.sweeps.sweep import Sweep, paired_seeds
 
 BASELINE = "baseline"
 SAVED = 12  # checkpoints of a run: dates are of its log, and runs are many
 TOGETHER = 6  # runs in an ensemble, at most: those that differ in seeds, rate and decay
-MOST_SEEDS = 1000
 
 Changes = dict[str, Any]
 
@@ -219,11 +218,10 @@ def accelerations(
                 f"only={refused[0]!r} is not for this recipe: {out[refused[0]]}; leave it out."
             )
         possible = {name: x for name, x in possible.items() if name in names}
-    n = whole("seeds", seeds, least=1, most=MOST_SEEDS, such_as="3")
     saved = f"every:{max(1, -(-base.steps // SAVED))}"
     return Sweep(
         base.replace(checkpoints=saved),
-        (_seeds(base, n),),
+        (paired_seeds(base, seeds),),
         ensemble=TOGETHER,
         variants={BASELINE: {}, **possible},
     )
@@ -257,9 +255,3 @@ def _variants(base: Recipe) -> tuple[dict[str, Changes], dict[str, str]]:
         else:
             found[name], made[name] = changes, recipe
     return found, out
-
-
-def _seeds(base: Recipe, n: int) -> dict[str, tuple[int, ...]]:
-    """The axis of so many seeds, of weights and of the split together."""
-    keys = [key for key in ("seed", "data_seed") if key in base.to_dict()]
-    return {key: tuple(getattr(base, key) + i for i in range(n)) for key in keys}

@@ -15,11 +15,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from grokinterp.base.checks import listed, whole
+from grokinterp.base.checks import listed
 from grokinterp.base.errors import InputError, nearest, shown
 from grokinterp.reading._load import RunOrPath, recipe_of
 from grokinterp.recipe.recipe import Recipe
-from grokinterp.sweeps.sweep import MOST_RUNS, Sweep
+from grokinterp.sweeps.sweep import Sweep, paired_seeds
 
 HELD = (0.8, 1.0, 1.3, 5.0, 8.0)  # over the initial norm
 # A held norm, and the one that it imitates by the scale of its logits: the last for networks that
@@ -99,13 +99,8 @@ def controls(
     """
     base = _few_checkpoints(recipe_of(recipe))
     asked = every_control(recipe, only=only)
-    n = whole("seeds", seeds, least=1, most=MOST_RUNS, such_as="3")
-    own = base.to_dict()
-    axis: dict[str, tuple[int, ...]] = {
-        key: tuple(own[key] + i for i in range(n)) for key in ("seed", "data_seed") if key in own
-    }
     variants = {control.name: control.changes for control in asked if not control.why_not}
-    return Sweep(base, (axis,), ensemble=TOGETHER, variants=variants)
+    return Sweep(base, (paired_seeds(base, seeds),), ensemble=TOGETHER, variants=variants)
 
 
 def every_control(

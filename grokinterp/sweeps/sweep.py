@@ -88,6 +88,20 @@ def range_values(key: str, given: Mapping[str, Any], *, base: Recipe) -> tuple[f
     return values
 
 
+def paired_seeds(recipe: Recipe, seeds: int) -> dict[str, tuple[int, ...]]:
+    """An axis of so many seeds, of the weights and of the split together, from the recipe's own on.
+
+    Runs of other settings at the same seeds begin with the same weights and rows.
+
+    >>> paired_seeds(Recipe(seed=1, data_seed=598), 2)
+    {'seed': (1, 2), 'data_seed': (598, 599)}
+    """
+    n = whole("seeds", seeds, least=1, most=MOST_RUNS, such_as="3")
+    own = recipe.to_dict()
+    keys = [key for key in ("seed", "data_seed") if key in own]
+    return {key: tuple(own[key] + i for i in range(n)) for key in keys}
+
+
 @dataclass(frozen=True)
 class Sweep:
     """A base recipe, named variants of it, axes of keys that vary together, and what to measure.
