@@ -20,6 +20,7 @@ from grokinterp.base.checks import word
 from grokinterp.base.errors import InputError
 from grokinterp.base.result import Result
 from grokinterp.claims.control_runs import Runs, alike, budgets, dated, left_out, runs_in
+from grokinterp.claims.evidence import FEWEST
 from grokinterp.encodings.circuit_efficiency import (
     GENERALIZING,
     Efficiency,
@@ -37,7 +38,6 @@ OF_THE_SIZE = ("train_fraction", "n_train", "operation", "start", "start_step")
 RANDOM = "random"
 FORGETS, KEEPS = 0.2, 0.95  # accuracy on inputs that neither run was trained on
 RISING = 0.02  # of test accuracy in the last tenth of the steps
-FEWEST = 3  # seeds
 Table = Literal["sizes", "runs", "ungrokking"]
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from statistics import median
 from typing import Any, get_args
@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from grokinterp.base.checks import listed, truth
 from grokinterp.base.errors import InputError, nearest, one_line, shown
 from grokinterp.base.result import Result, card, text_table
-from grokinterp.claims.control_runs import NAMED, Runs, runs_in
+from grokinterp.claims.control_runs import NAMED, Runs, RunsByName, runs_in
 from grokinterp.claims.evidence import GATHERED
 from grokinterp.claims.registry import (
     CLAIMS,
@@ -200,7 +200,7 @@ def explain(
     'the control no_decay'
     """
     given = runs_in(runs, task=task, train_mask=train_mask)
-    beside = {} if controls is None else runs_in(controls)
+    beside = RunsByName() if controls is None else runs_in(controls)
     asked = _asked(claims)
     slow = truth("slow", slow)
     at: dict[str, str] = {}
@@ -212,7 +212,7 @@ def explain(
     evidence = {name: RunEvidence(run, name, progress=progress) for name, run in given.items()}
     return explained(
         evidence, beside, asked, slow=slow, progress=progress,
-        notes=(*getattr(given, "notes", ()), *getattr(beside, "notes", ())),
+        notes=(*given.notes, *beside.notes),
     )  # fmt: skip
 
 
@@ -240,7 +240,7 @@ def explained(
             found.append(_of_regimes(claim, regimes))
         elif claim.slow and not slow:
             why = "it takes more than 20 seconds a run, and is left out unless it is asked for"
-            found.append(claim.found(Finding("undetermined", why, {}, {}, SLOW, SLOW)))
+            found.append(_undetermined(claim, why, SLOW))
         elif claim.needs == "run":
             its = [_decided(claim, one) for one in evidence.values()]
             for name, verdict in zip(each_run, its, strict=True):
@@ -257,7 +257,7 @@ def explained(
         left_out=tuple(left_out),
     )
     told = [*notes, *_settings(evidence), *_notes(made, several, len(beside), left_out)]
-    return Claims(**{**vars(made), "notes": tuple(told)})
+    return replace(made, notes=tuple(told))
 
 
 def _asked(names: Sequence[str] | None) -> list[RegisteredClaim]:
@@ -276,8 +276,11 @@ def _decided(claim: RegisteredClaim, evidence: Any) -> Claim:
     try:
         return claim(evidence)
     except InputError as error:
-        why = str(error).rstrip(".")
-        return claim.found(Finding("undetermined", why, {}, {}, KNOWN, KNOWN))
+        return _undetermined(claim, str(error).rstrip("."), KNOWN)
+
+
+def _undetermined(claim: RegisteredClaim, why: str, needs: str) -> Claim:
+    return claim.found(Finding("undetermined", why, {}, {}, needs, needs))
 
 
 @dataclass(frozen=True)
@@ -293,14 +296,12 @@ class _Regimes:
 
 
 def _of_regimes(claim: RegisteredClaim, regimes: _Regimes) -> Claim:
-    if (n := len(regimes.runs)) < 2 or claim.needs not in GATHERED:
-        why = f"it is about two regimes, and there {'is' if n == 1 else 'are'} {n} run"
-        return claim.found(Finding("undetermined", why, {}, {}, REGIMES, REGIMES))
+    if len(regimes.runs) < 2:
+        return _undetermined(claim, "it is about two regimes, and there is 1 run", REGIMES)
     try:
         return claim(regimes.evidence)
     except InputError as error:
-        why = str(error).rstrip(".")
-        return claim.found(Finding("undetermined", why, {}, {}, REGIMES, REGIMES))
+        return _undetermined(claim, str(error).rstrip("."), REGIMES)
 
 
 def _joined(verdicts: Sequence[Claim]) -> Finding:

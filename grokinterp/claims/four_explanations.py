@@ -12,6 +12,7 @@ import numpy as np
 
 from grokinterp.claims.registry import Finding, Threshold, Undetermined, Verdict, claim
 from grokinterp.claims.run_evidence import RunEvidence
+from grokinterp.geometry.tangent_kernel import LAZY_BELOW, RICH_GROWTH, word_of
 from grokinterp.progress._abruptness import FEWEST_BETWEEN
 from grokinterp.progress.phases import CIRCUIT_FACTOR, excluded_rise
 
@@ -320,12 +321,10 @@ def double_descent(run: RunEvidence) -> Finding:
     """Whether test loss and error fall, rise near interpolation, and fall further."""
     _ = run.delay
     found = run.descents
-    numbers: dict[str, float] = {
-        name: math.nan if held is None else float(held) for name, held in found.conditions.items()
-    }
+    numbers = {name: _number(held) for name, held in found.conditions.items()}
     loss = found.loss
     if loss is not None:
-        numbers |= {"t_peak_over_t_interp": math.nan if loss.ratio is None else loss.ratio}
+        numbers["t_peak_over_t_interp"] = _number(loss.ratio)
         for name in ("min1", "peak"):
             extreme = getattr(loss, name)
             if extreme is not None:
@@ -407,7 +406,7 @@ def argmax_makes_it_abrupt(run: RunEvidence) -> Finding:
     numbers = {"probability_ratio": ratio}
     for name in ("accuracy", "correct_probability"):
         rise = found.rise(name)
-        numbers[f"width_of_{name}"] = math.nan if rise is None else rise.width
+        numbers[f"width_of_{name}"] = _number(None if rise is None else rise.width)
     reason = (
         f"accuracy rises within {numbers['width_of_accuracy']:.4g} updates, the mean correct "
         f"probability within {numbers['width_of_correct_probability']:.4g}: {ratio:.2f} times that"
@@ -427,9 +426,9 @@ def argmax_makes_it_abrupt(run: RunEvidence) -> Finding:
     statement="grokking is the transition from lazy to rich learning",
     source=said("Kumar et al. 2024 (arXiv 2310.06110)"),
     rule="of the tangent kernel on test inputs: supported if it has hardly moved when the run has "
-    "memorised (1 - alignment with the first below 0.1) and moves in the transition (a quarter of "
-    "the way, its alignment with the labels 1.5 times); contradicted if one of them fails in all "
-    "sets of probes",
+    f"memorised (1 - alignment with the first below {LAZY_BELOW:g}) and moves in the transition (a "
+    f"quarter of the way, its alignment with the labels {RICH_GROWTH:g} times); contradicted if "
+    "one of them fails in all sets of probes",
     needs="run",
     slow=True,
     falsifiers=["a kernel that moves before the run has memorised",
@@ -444,17 +443,17 @@ def lazy_then_rich(run: RunEvidence) -> Finding:
         "share_in_transition": found.share_in_transition,
         "growth_in_transition": found.growth_in_transition,
     }
-    words = {True: "yes", False: "no", None: "undetermined"}
     reason = (
-        f"lazy at memorisation: {words[found.lazy]} (distance "
-        f"{found.distance_at_memorization:.3g}); rich at the transition: {words[found.rich]} "
+        f"lazy at memorisation: {word_of(found.lazy)} (distance "
+        f"{found.distance_at_memorization:.3g}); rich at the transition: {word_of(found.rich)} "
         f"({found.share_in_transition:.0%} of the way, alignment times "
         f"{found.growth_in_transition:.3g})"
     )
     verdict = side(found.lazy_then_rich is True, found.lazy_then_rich is False)
     return Finding(verdict, reason, numbers, ONE,
                    "a kernel that stays until the run has memorised, and moves later",
-                   threshold=Threshold("distance_at_memorization", 0.1, "below"))  # fmt: skip
+                   threshold=Threshold("distance_at_memorization", LAZY_BELOW,
+                                       "below"))  # fmt: skip
 
 
 def side(supports: bool, contradicts: bool) -> Verdict:
@@ -463,7 +462,7 @@ def side(supports: bool, contradicts: bool) -> Verdict:
 
 
 def _number(x: float | None) -> float:
-    return math.nan if x is None else x
+    return math.nan if x is None else float(x)
 
 
 def _too_coarse(run: RunEvidence) -> Undetermined:

@@ -11,11 +11,10 @@ from statistics import median
 from grokinterp.claims.evidence import FEWEST
 from grokinterp.claims.four_explanations import said, side
 from grokinterp.claims.held_norms import NormLandscape
+from grokinterp.claims.paired_dates import NO_DELAY
 from grokinterp.claims.registry import Finding, Threshold, Undetermined, claim
 from grokinterp.claims.run_evidence import ControlEvidence, ControlRun
 from grokinterp.sweeps.statistics import power_law
-
-AT_ONCE = 2.0  # t95 / t99 from which on there is a delay
 
 
 @claim(
@@ -155,7 +154,7 @@ def narrow_zone(evidence: ControlEvidence) -> Finding:
     source=said("Liu et al. 2023 (Omnigrok, arXiv 2210.01117)"),
     rule=f"of the norms, held without weight decay, at which all of at least {FEWEST} seeds "
     "memorise and generalise, the one that does so first: supported if there is no delay left "
-    f"(median t95 / t99 at most {AT_ONCE:g}), contradicted if there is one",
+    f"(median t95 / t99 at most {NO_DELAY:g}), contradicted if there is one",
     needs="controls",
     falsifiers=["a delay that stays where the norm is held inside the zone"],
 )
@@ -185,10 +184,10 @@ def walks_into_the_zone(evidence: ControlEvidence) -> Finding:
         reason += f" (to the zone from {', '.join(ways)})" * bool(ways)
     last = 0 if found.budget is None else found.budget[1]
     # By chance t95 lies anywhere (in its logarithm) between t99 and the last step.
-    chance = math.log(AT_ONCE) / math.log(last / t99) if last > AT_ONCE * t99 > 0 else 1.0
-    return Finding(side(ratio <= AT_ONCE, ratio > AT_ONCE), reason, numbers,
+    chance = math.log(NO_DELAY) / math.log(last / t99) if last > NO_DELAY * t99 > 0 else 1.0
+    return Finding(side(ratio <= NO_DELAY, ratio > NO_DELAY), reason, numbers,
                    {f"held {alpha:g}": best["n_seeds"]}, "a held norm at which test follows train",
-                   threshold=Threshold("t95_over_t99", AT_ONCE, "below"),
+                   threshold=Threshold("t95_over_t99", NO_DELAY, "below"),
                    chance=chance)  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from grokinterp.base.checks import number, word
 from grokinterp.base.result import Result
 from grokinterp.claims.control_runs import Runs, alike, budgets, dated, left_out, runs_in
+from grokinterp.claims.evidence import FEWEST
 from grokinterp.claims.zone_of_norms import DATES, Zone, norm_at, path_of, walked
 from grokinterp.reading._load import progress_bar
 from grokinterp.recipe.recipe import Recipe
@@ -27,7 +28,6 @@ HELD, FREE, SCALED = "held", "free", "scaled"
 OF_THE_NORM = ("constraint", "norm_clamp", "clamp_from", "clamp_to", "weight_decay", "output_scale")
 LAST = ("train_loss", "test_loss", "train_acc", "test_acc")
 MEASURED = (*LAST, *(f"best_{name}" for name in LAST), *DATES)
-FEWEST = 3  # seeds, of which two are more than half
 Table = Literal["norms", "runs", "free", "scaled"]
 
 

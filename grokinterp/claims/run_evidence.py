@@ -122,14 +122,8 @@ class RunEvidence:
 
     def curve(self, measure: str) -> Curve | None:
         """A column of the measures where it is known; None where it is not."""
-        if measure not in self.measures:
-            return None
-        known = self.measures[["step", measure]].dropna()
-        return (
-            Curve(known["step"].to_numpy(float), known[measure].to_numpy(float))
-            if len(known)
-            else None
-        )
+        known = self.measures.reindex(columns=["step", measure]).dropna().to_numpy(float)
+        return Curve(*known.T) if len(known) else None
 
     def checkpoints(self, first: float, last: float) -> list[int]:
         """The checkpoints from one step to another, both among them."""

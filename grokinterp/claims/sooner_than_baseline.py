@@ -34,6 +34,7 @@ from grokinterp.claims.settings_of_runs import (
     names_of,
     setting_of,
 )
+from grokinterp.claims.zone_of_norms import norm_at, path_of
 from grokinterp.fourier._key_frequencies import key_frequencies
 from grokinterp.fourier.localization import neuron_ipr
 from grokinterp.models.architecture import all_finite
@@ -43,7 +44,6 @@ from grokinterp.reading._load import progress_bar
 from grokinterp.recipe.recipe import Recipe
 from grokinterp.runs.run import Run
 from grokinterp.tasks.task import Task
-from grokinterp.training.decay_balance import trained_names
 
 TUNED_BY = {"lr", "weight_decay"}  # in which the settings of a tuned baseline differ
 LAST_ROWS = 5  # of a log: whether a run fits its training data is by their median
@@ -279,16 +279,7 @@ def _dates(run: Run) -> dict[str, Any]:
 
 def _norms(run: Run) -> dict[str, float]:
     """The norm of all trained weights: at the first and last checkpoint, and the largest known."""
-    names = trained_names(run)
-
-    def norm(step: int) -> float:
-        weights = run.weights(step)
-        return math.sqrt(sum(float(weights[name].double().square().sum()) for name in names))
-
-    if run.dynamics is None:
-        norms = [norm(step) for step in run.steps]
-    else:
-        norms = [norm(run.steps[0]), *run.dynamics["weight_norm"], norm(run.steps[-1])]
+    norms = [norm_at(run, run.steps[0]), *(norm for _, norm in path_of(run))]
     return {"norm_start": norms[0], "norm_max": float(np.max(norms)), "norm": norms[-1]}
 
 

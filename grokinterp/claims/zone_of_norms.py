@@ -9,6 +9,7 @@ import numpy as np
 
 from grokinterp.runs.run import Run
 from grokinterp.training.decay_balance import trained_names
+from grokinterp.updates.changes import norm_of
 
 CLOSE = 1e-6  # of norms that were logged in float32
 DATES = ("t99", "t95")
@@ -76,9 +77,7 @@ class Zone:
 def norm_at(run: Run, step: int) -> float:
     """The norm of all trained weights at a checkpoint."""
     weights = run.weights(step)
-    return math.sqrt(
-        sum(float(weights[name].double().square().sum()) for name in trained_names(run))
-    )
+    return norm_of({name: weights[name] for name in trained_names(run)})
 
 
 def path_of(run: Run) -> tuple[tuple[int, float], ...]:

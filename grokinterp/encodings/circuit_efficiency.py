@@ -25,6 +25,7 @@ from grokinterp.reading._load import Subject, named_runs, progress_bar
 from grokinterp.runs.run import Run
 from grokinterp.tasks.task import Task
 from grokinterp.training.decay_balance import trained_names
+from grokinterp.updates.changes import norm_of
 
 MEMORIZING, GENERALIZING, NEITHER = "memorizing", "generalizing", ""  # what a run stands for
 CONFIDENCE = 0.95
@@ -272,8 +273,7 @@ def efficiency(
 def _row(run: Run, step: int, exponent: float) -> dict[str, Any]:
     """The numbers of one run."""
     seen = run.snapshot(step)
-    weights = [seen.weights[name].double() for name in trained_names(run)]
-    norm = math.sqrt(sum(float(w.square().sum()) for w in weights))
+    norm = norm_of({name: seen.weights[name] for name in trained_names(run)})
     noisy = run.recipe is not None and run.recipe.label_noise > 0
     random = getattr(seen.task, "operation", None) == "random"
     row: dict[str, Any] = {

@@ -262,24 +262,24 @@ def _from_dict(content: Mapping[str, Any], *, beside: Path) -> Sweep:
         for key in axis:
             if key in changes:
                 raise InputError(f"{shown(key)} stands in [set] and in an axis; leave one out.")
-        lists = {key: tuple(x) if isinstance(x, list) else x for key, x in axis.items()}
         made.append(
             {
                 key: range_values(key, x, base=base) if isinstance(x, dict) else x
-                for key, x in lists.items()
+                for key, x in _tuples(axis).items()
             }
         )
     return Sweep(
-        base, tuple(made), tuple(measures), content.get("ensemble", 1), _frozen_values(variants)
+        base,
+        tuple(made),
+        tuple(measures),
+        content.get("ensemble", 1),
+        {name: _tuples(changes) for name, changes in variants.items()},
     )
 
 
-def _frozen_values(variants: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Lists of a TOML file as the tuples that a recipe has."""
-    return {
-        name: {key: tuple(x) if isinstance(x, list) else x for key, x in changes.items()}
-        for name, changes in variants.items()
-    }
+def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Lists of a TOML file as tuples, which recipes and axes have."""
+    return {key: tuple(x) if isinstance(x, list) else x for key, x in values.items()}
 
 
 def _plain(variants: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
