@@ -19,8 +19,9 @@ pytestmark = pytest.mark.slow
 
 DRAWN_PANELS = "article[data-kind]"
 FEW = ("graph", "ablations", "circuit-alone", "pruning-curves")  # drawn of two checkpoints
+WHOLE = ("verdicts",)  # of the whole run: no step moves it
 STEPS = f'return Object.fromEntries([...document.querySelectorAll("{DRAWN_PANELS}")]' + (
-    ".map(each => [each.id, Number(each.dataset.step)]))"
+    ".map(each => [each.id, each.dataset.step && Number(each.dataset.step)]))"
 )
 # What each panel draws: its elements, and the pixels of its canvases.
 DRAWN = f'return Object.fromEntries([...document.querySelectorAll("{DRAWN_PANELS}")]' + (
@@ -107,13 +108,14 @@ def test_the_slider_moves_every_panel(opened, shipped):
     step = shipped.steps[3]
     shown = opened.js(STEPS)
     exact = {name: own for name, own in shown.items() if own == step}
-    assert set(shown) - set(exact) == set(FEW)
+    assert set(shown) - set(exact) == {*FEW, *WHOLE}
     assert len({shown[name] for name in FEW}) == 1
+    assert {shown[name] for name in WHOLE} == {""}
     assert str(step) in opened.js('return document.getElementById("where").textContent')
     drawn = opened.js(DRAWN)
-    assert [name for name in drawn if drawn[name] == last_drawn[name]] == []
+    assert {name for name in drawn if drawn[name] == last_drawn[name]} == set(WHOLE)
     slide(opened, len(shipped.steps) - 1)
-    assert set(opened.js(STEPS).values()) == {shipped.steps[-1]}
+    assert set(opened.js(STEPS).values()) == {shipped.steps[-1], ""}
 
 
 # How the marks of each panel look. Not where they are: plotly's margins, and so all places, move by
@@ -158,13 +160,13 @@ def test_circles_stay_circles(opened):
 # How long each of twelve steps takes at a place of the page: from the slider's event until all
 # panels in view are drawn. Each begins in a frame of its own: a hand makes no two in one.
 STEP_TIMES = """
-const [place, few, done] = arguments, times = [];
+const [place, still, done] = arguments, times = [];
 const slider = document.getElementById("slider");
 const covered = document.getElementById("scrubber").offsetHeight; // at the top
 const frame = () => new Promise(requestAnimationFrame);
 const wanted = () => [...document.querySelectorAll("article[data-kind]")].filter(each => {
   const box = each.querySelector(".drawing").getBoundingClientRect();
-  return box.bottom > covered && box.top < innerHeight && !few.includes(each.id);
+  return box.bottom > covered && box.top < innerHeight && !still.includes(each.id);
 });
 (async () => {
   document.getElementById(place).scrollIntoView();
@@ -191,7 +193,7 @@ def test_a_step_takes_less_than_a_tenth_of_a_second(opened, place):
     """The least of many steps: what else the machine does, for seconds at times, only adds."""
     least = np.inf
     for _ in range(20):
-        in_view, *times = opened.driver.execute_async_script(STEP_TIMES, place, FEW)
+        in_view, *times = opened.driver.execute_async_script(STEP_TIMES, place, (*FEW, *WHOLE))
         assert in_view >= 2
         least = min(least, *times)
         if least < 100:
