@@ -188,6 +188,16 @@ class TestTheScaleOfLogits:
         assert (high["own"], high["own_t95"]) == (2.0, 400)
         assert len(found.norms) == 4
 
+    def test_beside_the_one_that_the_network_has(self):
+        """What is a control is another scale than most runs have, whether that is 1 or not."""
+        usual = [held(alpha, t95, output_scale=0.5) for alpha, t95 in ((0.5, 100), (1.0, 200))]
+        walk = free({0: 1, 1000: 1}, output_scale=0.5)
+        found = landscape(*usual, walk, held(1.0, output_scale=0.125), held(1.0, output_scale=1.0))
+        assert [each["alpha"] for each in found.norms] == [0.5, 1.0]
+        assert [each["acts_like"] for each in found.scaled] == [0.5, pytest.approx(2**0.5)]
+        assert [each["nearest_t95"] for each in found.scaled] == [100, 200]
+        assert len(found.free) == 1
+
     def test_another_degree(self):
         found = landscape(*CLOSED, held(2.0, output_scale=0.5), degree=1)
         assert found.scaled[0]["acts_like"] == found.scaled[0]["nearest"] == 1.0
@@ -204,7 +214,7 @@ class TestWhatIsLeftOut:
             (held(8.0, 300, norm_clamp="layer"), "norm_clamp or weight_decay other than"),
             (held(8.0, 300, weight_decay=1.0), "norm_clamp or weight_decay other than"),
             (free({0: 1, 1000: 1}, weight_decay=0.0), "neither a held norm nor weight decay"),
-            (free({0: 1, 1000: 1}, output_scale=0.1), "output_scale without a held norm"),
+            (free({0: 1, 1000: 1}, output_scale=0.1), "another output_scale without a held norm"),
         ],
     )
     def test_by_its_recipe(self, other, said):

@@ -98,9 +98,9 @@ def norm_landscape(
     `runs` are a list, a dict by name, or a folder of runs, some with `norm_clamp` from step 0 on
     (`clamp_to` = alpha, weight decay 0 as in Omnigrok), and, for the path, some with weight decay
     alone. By their recipes, not their names: `held`, `free`, and `scaled`, which are held and have
-    an `output_scale`. They may differ in these keys, in seeds and in steps; what differs elsewhere
-    is left out with a note. With N_0 the norm of the initial weights, all trained parameters
-    together,
+    another `output_scale` than most runs. They may differ in these keys, in seeds and in steps;
+    what differs elsewhere is left out with a note. With N_0 the norm of the initial weights, all
+    trained parameters together,
 
         l_S(alpha) = l_S(argmin { l_train(theta) : |theta| = alpha N_0 }),
 
@@ -121,10 +121,10 @@ def norm_landscape(
     last before t95; "inside" if it never left; "outside" if it generalises there.
 
     `.table("scaled")`: a network of degree L in its weights has the logits of alpha s^(1/L) at
-    alpha, if they are multiplied by s: that is `acts_like`, with L = `degree`, 2 for one hidden
-    layer without biases. Beside it the share of seeds that generalise and t95 at the `nearest` held
-    norm to that, and at `own`, that of the run. If the first says what happens, the norm acts
-    through the scale of the logits.
+    alpha, if they are multiplied by s, `output_scale` over that of most runs: that is `acts_like`,
+    with L = `degree`, 2 for one hidden layer without biases. Beside it the share of seeds that
+    generalise and t95 at the `nearest` held norm to that, and at `own`, that of the run. If the
+    first says what happens, the norm acts through the scale of the logits.
 
     It does not show that a minimum was found, nor what lies between or beyond the norms that were
     tried, nor that a held norm trains as fast as a free one. InputError for a folder without a
@@ -144,7 +144,8 @@ def norm_landscape(
     """
     degree = number("degree", degree, least=1, such_as="2.0")
     given = runs_in(runs, task=task, train_mask=train_mask)
-    sorted_out, notes = _kinds(given)
+    scale = _usual_scale(given.values())
+    sorted_out, notes = _kinds(given, scale)
     notes = [*given.notes, *notes]
     names = list(sorted_out)
     rows = [
@@ -156,7 +157,8 @@ def norm_landscape(
     paths = {row["run"]: path_of(given[row["run"]]) for row in rows if row["kind"] == FREE}
     known = [row["n0"] for row in rows if math.isfinite(row["n0"])]
     scaled = [
-        _of_scale(those, norms, degree) for those in _grouped(rows, SCALED, "alpha", "output_scale")
+        _of_scale(those, norms, degree, scale)
+        for those in _grouped(rows, SCALED, "alpha", "output_scale")
     ]
     budget = budgets(given[name] for name in names)
     return NormLandscape(
@@ -173,12 +175,18 @@ def norm_landscape(
     )
 
 
-def _kinds(runs: Mapping[str, Run]) -> tuple[dict[str, str], list[str]]:
+def _usual_scale(runs: Iterable[Run]) -> float:
+    """The `output_scale` that most runs have: that of the network, which others are controls of."""
+    found = Counter(run.recipe.to_dict()["output_scale"] for run in runs if run.recipe)
+    return max(found, key=lambda scale: (found[scale], scale == 1), default=1.0)
+
+
+def _kinds(runs: Mapping[str, Run], scale: float) -> tuple[dict[str, str], list[str]]:
     """The kind of every run that is looked at, by its recipe, and notes about the others."""
     kinds: dict[str, str] = {}
     others: dict[str, list[str]] = {}
     for name, run in runs.items():
-        kind, why = _kind(run.recipe)
+        kind, why = _kind(run.recipe, scale)
         if kind:
             kinds[name] = kind
         else:
@@ -195,7 +203,7 @@ def _kinds(runs: Mapping[str, Run]) -> tuple[dict[str, str], list[str]]:
     return {name: kinds[name] for name in kept}, [*notes, *more]
 
 
-def _kind(recipe: Recipe | None) -> tuple[str, str]:
+def _kind(recipe: Recipe | None, scale: float) -> tuple[str, str]:
     """What a run is for, or "" and why it is for nothing here."""
     if recipe is None:
         return "", "no recipe says whether the norm was held"
@@ -203,13 +211,13 @@ def _kind(recipe: Recipe | None) -> tuple[str, str]:
     if keys["constraint"] == "norm_clamp" and keys["norm_clamp"] != "none":
         if keys["clamp_from"]:
             return "", "the norm is not held from step 0 on"
-        return (HELD if keys["output_scale"] == 1 else SCALED), ""
+        return (HELD if keys["output_scale"] == scale else SCALED), ""
     if keys["constraint"] not in ("none", "norm_clamp"):
         return "", f"constraint={keys['constraint']!r}"
     if not keys.get("weight_decay"):
         return "", "neither a held norm nor weight decay"
-    if keys["output_scale"] != 1:
-        return "", "output_scale without a held norm"
+    if keys["output_scale"] != scale:
+        return "", "another output_scale without a held norm"
     return FREE, ""
 
 
@@ -290,11 +298,11 @@ def _end(values: Iterable[float | None], which: Any) -> float | None:
 
 
 def _of_scale(
-    rows: Sequence[dict[str, Any]], norms: Sequence[dict[str, Any]], degree: float
+    rows: Sequence[dict[str, Any]], norms: Sequence[dict[str, Any]], degree: float, usual: float
 ) -> dict[str, Any]:
     """Held norms with scaled logits over their seeds, beside the norms that they act like."""
     alpha, scale = rows[0]["alpha"], rows[0]["output_scale"]
-    acts_like = alpha * scale ** (1 / degree)
+    acts_like = alpha * (scale / usual) ** (1 / degree)
     found: dict[str, Any] = {
         "alpha": alpha, "output_scale": scale, "acts_like": acts_like, "n_seeds": len(rows),
         "share": sum(row["t95"] is not None for row in rows) / len(rows),
