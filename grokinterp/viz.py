@@ -31,7 +31,7 @@ from grokinterp.fourier._figures import (
     plot_key_frequencies,
     plot_neuron_logit_spectrum,
 )
-from grokinterp.geometry._figures import (
+from grokinterp.geometry._figures.paths import (
     plot_drift,
     plot_information_path,
     plot_kernel,

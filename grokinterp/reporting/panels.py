@@ -37,7 +37,7 @@ from grokinterp.encodings.pruning_curves import pruning_curve
 from grokinterp.figures._figure import Figure
 from grokinterp.figures.slider import over_training
 from grokinterp.fourier import _figures as spectra
-from grokinterp.geometry._figures import plot_trajectories
+from grokinterp.geometry._figures.paths import plot_trajectories
 from grokinterp.progress._figures import curves
 from grokinterp.reporting.about import About
 from grokinterp.runs._snapshot import Snapshot
