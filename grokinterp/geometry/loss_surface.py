@@ -144,7 +144,7 @@ class LossSurface:
         if not (at(low) > 0 > at(high)):
             raise InputError(
                 f"no temperature gives a mean loss of {shown(loss)}: a uniform answer has "
-                f"{ceiling:.3g}, and the least that these weights reach is {at(high) + target:.3g}; "
+                f"{ceiling:.3g}, and these weights reach {at(high) + target:.3g} at the least; "
                 "look at a later step, or give match_loss=None."
             )
         found = brentq(at, low, high, xtol=1e-10)
