@@ -113,7 +113,7 @@ def values(found):
     if isinstance(found, pd.DataFrame):
         return found.to_dict("list")
     if isinstance(found, torch.Tensor):
-        return found.tolist()
+        return found
     if isinstance(found, dict):
         return {str(name): float(x) for name, x in found.items()}
     if isinstance(found, float | int):
@@ -124,6 +124,8 @@ def values(found):
 
 
 def same(one, other):
+    if isinstance(one, torch.Tensor):
+        return torch.allclose(one, other, rtol=1e-3, atol=1e-5, equal_nan=True)
     if isinstance(one, dict):
         return one.keys() == other.keys() and all(same(one[x], other[x]) for x in one)
     if isinstance(one, list | tuple):
