@@ -90,6 +90,7 @@ LATER.update(
         "claim": (
             "grokinterp.claims.four_explanations",
             "grokinterp.claims.four_explanations_by_controls",
+            "grokinterp.claims.geometry_of_grokking",
             "grokinterp.comparison",
         ),
         "log_format": ("grokinterp.reading.logs.table",),

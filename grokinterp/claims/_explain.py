@@ -92,6 +92,7 @@ class Claims(Result):
                 {
                     "id": each.name,
                     "verdict": each.verdict,
+                    "firm": each.firm,
                     "statement": each.statement,
                     "reason": each.reason,
                     "needs": each.needs,
@@ -152,6 +153,8 @@ class Claims(Result):
             if each.needs in (SLOW, REGIMES):  # which the table says
                 continue
             told = [f"{each.name} {each.verdict.upper()}: {each.statement}", f"  {each.reason}"]
+            if each.doubt:
+                told.append(f"  {each.doubt}")
             if each.would_change != each.needs:
                 told.append(f"  would change it: {each.would_change}")
             parts.append(told)
@@ -217,7 +220,7 @@ def explain(
 
 
 def explain_known(run: Run, *, name: str, **given: Any) -> Claims:
-    """All claims on one run of which `phases` and `measures` are known already."""
+    """All claims on one run of which some analyses are known already, by their `RunEvidence` name."""
     return explained({name: RunEvidence(run, name, given=given)}, {}, _asked(None))
 
 
@@ -233,6 +236,12 @@ def explained(
     """The verdicts on runs of which more or less may be known already."""
     each_run: dict[str, list[Claim]] = {name: [] for name in evidence}
     several, left_out = _controls(evidence, beside)
+    steady = [
+        RunEvidence(x.run, x.name, progress=progress)
+        for x in several.controls
+        if x.name not in evidence and x.phases.label == "steady"
+    ]
+    evidence = {name: replace(one, steady=steady) for name, one in evidence.items()}
     regimes = _Regimes([one.run for one in evidence.values()])
     found = []
     for claim in tqdm(claims, "explain", unit="claim", disable=None if progress else True):

@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from grokinterp.claims.registry import Finding, Threshold, Undetermined, Verdict, claim
+from grokinterp.claims.registry import Finding, Threshold, Undetermined, claim, side
 from grokinterp.claims.run_evidence import RunEvidence
 from grokinterp.geometry.tangent_kernel import LAZY_BELOW, RICH_GROWTH, word_of
 from grokinterp.progress._abruptness import FEWEST_BETWEEN
@@ -454,11 +454,6 @@ def lazy_then_rich(run: RunEvidence) -> Finding:
                    "a kernel that stays until the run has memorised, and moves later",
                    threshold=Threshold("distance_at_memorization", LAZY_BELOW,
                                        "below"))  # fmt: skip
-
-
-def side(supports: bool, contradicts: bool) -> Verdict:
-    """The verdict of a rule of two sides."""
-    return "supported" if supports else "contradicted" if contradicts else "undetermined"
 
 
 def _number(x: float | None) -> float:

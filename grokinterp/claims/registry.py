@@ -19,7 +19,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import pandas as pd
 
-from grokinterp.base.checks import listed, text, word
+from grokinterp.base.checks import listed, text, whole, word
 from grokinterp.base.errors import InputError, shown
 from grokinterp.base.plugins import strangers
 from grokinterp.base.registry import Registry, check_function
@@ -95,7 +95,8 @@ class Claim(Result):
     or what is missing: "the control no_decay", "--slow". `threshold` names the number that decides,
     and where; None where no single one does, or another did. `chance` is the probability that the
     rule finds numbers supporting that have nothing to do with the claim; None where nobody knows
-    how such numbers would be distributed.
+    how such numbers would be distributed. A verdict is `firm` if as many seeds agree on it as
+    `firm_from` says: one, of what the run itself decides.
 
     >>> import grokinterp as gi
     >>> from types import SimpleNamespace as Profile
@@ -130,17 +131,36 @@ class Claim(Result):
     falsifiers: tuple[str, ...] = field(default=(), repr=False)
     threshold: Threshold | None = field(default=None, repr=False)
     chance: float | None = field(default=None, repr=False)
+    firm_from: int = field(default=1, repr=False)
+
+    @property
+    def agreeing(self) -> int:
+        """How many runs have this verdict, of those that are decided one by one."""
+        return int(self.numbers.get(f"runs_{self.verdict}", 1))
+
+    @property
+    def firm(self) -> bool:
+        """Whether it is decided, by as many seeds as the claim takes."""
+        return self.verdict != UNDECIDED and self.agreeing >= self.firm_from
+
+    @property
+    def doubt(self) -> str:
+        """What a verdict lacks to be firm; empty for one that is, and for none."""
+        if self.firm or self.verdict == UNDECIDED:
+            return ""
+        return f"not firm: {self.agreeing} of the {self.firm_from} seeds that it takes"
 
     def to_dict(self) -> dict[str, Any]:
-        """Every field in plain values; `id` is the name."""
-        return {"id": self.name, **super().to_dict()}
+        """Every field in plain values, and `firm`; `id` is the name."""
+        return {"id": self.name, **super().to_dict(), "firm": self.firm}
 
     def table(self) -> pd.DataFrame:
         """One row per number that the rule looked at."""
         return pd.DataFrame(self.numbers.items(), columns=["number", "value"])
 
     def _title(self) -> str:
-        return f"{self.verdict.capitalize()}: {self.statement}"
+        doubt = f" ({self.doubt})" if self.doubt else ""
+        return f"{self.verdict.capitalize()}{doubt}: {self.statement}"
 
     def _lines(self) -> list[str]:
         return [self.reason, f"would change it: {self.would_change}", f"rule: {self.rule}"]
@@ -156,6 +176,7 @@ class RegisteredClaim:
     rule: str
     needs: str
     falsifiers: tuple[str, ...]
+    firm_from: int = field(repr=False)
     slow: bool = field(repr=False)
     decide: Callable[[Any], Finding] = field(repr=False)
 
@@ -219,6 +240,7 @@ def claim(
     rule: str,
     needs: str = "runs",
     falsifiers: Sequence[str] = (),
+    firm_from: int = 1,
     slow: bool = False,
 ) -> Callable[[Callable[[Any], Finding]], RegisteredClaim]:
     """Register a function of evidence as the rule that decides a published claim.
@@ -227,8 +249,9 @@ def claim(
     `falsifiers` what would turn a supported one, `needs` what it is decided on: "run" (a
     `RunEvidence`; of several runs each is decided by itself), "controls" (a `ControlEvidence`) or
     "runs" (the `Evidence` of both regimes, as `gi.compare` gives it). A rule that takes more than
-    20 seconds for a run is `slow`: `gi.explain` decides it where it is asked to. A name that is
-    taken is refused, unless the same function is registered again, as in a notebook.
+    20 seconds for a run is `slow`: `gi.explain` decides it where it is asked to. Its verdict is
+    called firm from `firm_from` runs on that agree. A name that is taken is refused, unless the
+    same function is registered again, as in a notebook.
 
     >>> import grokinterp as gi
     >>> @gi.claims.claim(
@@ -248,14 +271,22 @@ def claim(
     needs = word("needs", needs, NEEDS)
     for key, given in (("statement", statement), ("source", source), ("rule", rule)):
         text(key, given, such_as="'steady models have small weights'", empty=False)
+    firm_from = whole("firm_from", firm_from, least=1, such_as="3")
     against = tuple(listed("falsifiers", falsifiers, such_as="['a run without it']"))
 
     def register(decide: Callable[[Any], Finding]) -> RegisteredClaim:
         check_function("claim", name, decide, ("evidence",))
-        made = RegisteredClaim(name, statement, source, rule, needs, against, slow, decide)
+        made = RegisteredClaim(
+            name, statement, source, rule, needs, against, firm_from, slow, decide
+        )
         return CLAIMS.add(name, made, by=decide)
 
     return register
+
+
+def side(supports: bool, contradicts: bool) -> Verdict:
+    """The verdict of a rule of two sides; a number between them decides nothing."""
+    return "supported" if supports else "contradicted" if contradicts else UNDECIDED
 
 
 def decided(

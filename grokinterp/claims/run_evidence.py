@@ -15,7 +15,13 @@ import pandas as pd
 from grokinterp.claims.held_norms import OF_THE_NORM, NormLandscape, norm_landscape
 from grokinterp.claims.registry import Undetermined
 from grokinterp.encodings.ranks_over_training import Ranks, ranks
+from grokinterp.geometry._representations import Representations, representations
+from grokinterp.geometry.known_but_not_used import Routing, routing
+from grokinterp.geometry.loss_curvature import Curvature, curvature
+from grokinterp.geometry.noise_in_weights import NoiseRadius, noise_radius
+from grokinterp.geometry.sampled_basin import LearningCoefficient, local_learning_coefficient
 from grokinterp.geometry.tangent_kernel import TangentKernel, kernel
+from grokinterp.geometry.weight_path import Drift, drift
 from grokinterp.progress._abruptness import Abruptness, abruptness
 from grokinterp.progress._descents import Descents, descents
 from grokinterp.progress._detect_phases import detect_phases
@@ -38,6 +44,8 @@ OF_DATA = ("train_fraction", "n_train", "label_noise", "start", "start_step")
 class RunEvidence:
     """One run, and each analysis of it that a claim may rest on, done when first asked for.
 
+    `steady` are runs beside it that learned steadily, with which it may be compared.
+
     >>> import grokinterp as gi
     >>> evidence = gi.claims.RunEvidence(gi.load("mod31-small"))
     >>> evidence.delay, round(evidence.norm(260), 1), evidence.phases.label
@@ -47,7 +55,8 @@ class RunEvidence:
     run: Run
     name: str = ""
     progress: bool = False
-    given: Mapping[str, Any] = field(default_factory=dict, repr=False)  # phases, measures: known
+    given: Mapping[str, Any] = field(default_factory=dict, repr=False)  # what is known already
+    steady: Sequence["RunEvidence"] = field(default=(), repr=False)
 
     @cached_property
     def measures(self) -> pd.DataFrame:
@@ -94,6 +103,60 @@ class RunEvidence:
     def kernel(self) -> TangentKernel:
         """The tangent kernel over training, which takes long."""
         return kernel(self.run, progress=self.progress)
+
+    @cached_property
+    def drift(self) -> Drift:
+        """The path of the weights."""
+        return drift(self.run, progress=self.progress)
+
+    @cached_property
+    def representations(self) -> Representations:
+        """Clouds of operands and answers at every checkpoint, without null distributions."""
+        known: Representations | None = self.given.get("representations")
+        return known or representations(self.run, n_null=0, progress=self.progress)
+
+    @cached_property
+    def routing(self) -> Routing:
+        """What can be read of the answer, and what the network gives, at every checkpoint."""
+        known: Routing | None = self.given.get("routing")
+        return known or routing(self.run, progress=self.progress)
+
+    @cached_property
+    def ends(self) -> tuple[int, int]:
+        """The checkpoint of the memorising and that of the generalising solution.
+
+        The last one in the phase of memorisation (the first after memorization_step, where no phase
+        is dated), and the last one of all.
+        """
+        start, grokked = self.delay
+        phases = self.phases.phases or ()
+        end = next((x.end for x in phases if x.name == "memorization"), None)
+        inside = self.checkpoints(start, end) if end is not None else []
+        first = inside[-1] if inside else min(self.checkpoints(start, grokked), default=None)
+        last = self.run.steps[-1]
+        if first is None or last < grokked or last <= first:
+            raise Undetermined(
+                "no checkpoint lies between memorising and grokking, or none after it",
+                needs="checkpoints of the memorising and of the generalising network",
+            )
+        return first, last
+
+    @cached_property
+    def curvature(self) -> Curvature:
+        """How the loss curves at `ends`."""
+        return curvature(self.run, self.ends, progress=self.progress)
+
+    @cached_property
+    def noise_radius(self) -> NoiseRadius:
+        """How much noise the weights bear at `ends`."""
+        return noise_radius(self.run, self.ends, progress=self.progress)
+
+    @cached_property
+    def learning_coefficient(self) -> LearningCoefficient:
+        """What random motion around the weights costs at `ends`, held by one spring at both."""
+        return local_learning_coefficient(
+            self.run, self.ends, gamma=SPRING, halve=False, progress=self.progress
+        )
 
     @property
     def weight_decay(self) -> float | None:

@@ -14,7 +14,13 @@ import typer
 
 from grokinterp.base.errors import InputError
 from grokinterp.base.names import room_names
-from grokinterp.cli import analysis_commands, explanation_commands, run_commands, streams
+from grokinterp.cli import (
+    analysis_commands,
+    explanation_commands,
+    geometry_command,
+    run_commands,
+    streams,
+)
 from grokinterp.cli._app import BAD_INPUT, INTERRUPTED, PROGRAM, app, usage_line
 from grokinterp.cli.terminal import say
 
@@ -31,6 +37,7 @@ COMMANDS: dict[str, Callable[..., None]] = {  # in the order in which --help lis
     "phases": analysis_commands.phases,
     "key-frequencies": analysis_commands.key_frequencies,
     "ablate": analysis_commands.ablate,
+    "geometry": geometry_command.geometry,
     "compare": analysis_commands.compare,
     "explain": explanation_commands.explain,
     "controls": explanation_commands.controls,
