@@ -108,20 +108,21 @@ def mean_and_error(values: Float[Tensor, " n"]) -> tuple[float, float]:
 
 
 def quadrature(
-    product: Product, n: int, *, n_steps: int, n_starts: int, seed: int
+    product: Product, n: int, *, n_steps: int, starts: Iterable[object], seed: int
 ) -> tuple[Float[Tensor, " nodes"], Float[Tensor, " nodes"]]:
     """Nodes and weights whose weighted sums estimate means over the eigenvalues of A.
 
-    Stochastic Lanczos quadrature: the Ritz values of `n_starts` random starts and their weights,
-    the starts counting alike. The weights add up to 1; sum_i weight_i f(node_i) estimates
-    tr f(A) / n, for polynomials f of degree below 2 n_steps up to the chance of the starts alone.
+    Stochastic Lanczos quadrature: the Ritz values of as many random starts as `starts` has entries
+    (a progress bar, or a range) and their weights, the starts counting alike. The weights add up to
+    1; sum_i weight_i f(node_i) estimates tr f(A) / n, for polynomials f of degree below 2 n_steps
+    up to the chance of the starts alone.
 
     >>> A = torch.linspace(0, 1, 50).double().diag()
-    >>> nodes, weights = quadrature(lambda v: A @ v, 50, n_steps=10, n_starts=4, seed=0)
+    >>> nodes, weights = quadrature(lambda v: A @ v, 50, n_steps=10, starts=range(4), seed=0)
     >>> round(float(weights.sum()), 9), round(float(weights @ nodes), 9)
     (1.0, 0.5)
     """
     generator = torch.Generator().manual_seed(seed)
-    found = [lanczos(product, rademacher(n, generator), n_steps) for _ in range(n_starts)]
+    found = [lanczos(product, rademacher(n, generator), n_steps) for _ in starts]
     nodes = torch.cat([each.values for each in found])
-    return nodes, torch.cat([each.weights for each in found]) / n_starts
+    return nodes, torch.cat([each.weights for each in found]) / len(found)
