@@ -123,9 +123,12 @@ class Curvature(Sampled):
     >>> found = gi.geometry.curvature(
     ...     gi.load("mod31-small"), [300, 10000], n_samples=64, n_lanczos=8, n_probes=2
     ... )
-    >>> found.table()[["step", "loss_is", "temperature", "loss", "lambda_max"]].round(2)
-        step  loss_is  temperature  loss  lambda_max
-    0    300      raw         1.00  0.01       10.04
+    >>> found.table()[["step", "loss_is", "temperature", "lambda_max", "trace"]].round(2)
+        step  loss_is  temperature  lambda_max   trace
+    0    300      raw         1.00       43.82  477.39
+    1    300  matched         1.36       53.20  620.51
+    2  10000      raw         1.00        0.00    0.00
+    3  10000  matched         4.96        5.80   71.55
     """
 
     match_loss: float | None
@@ -235,7 +238,8 @@ def curvature(
     >>> run = gi.load("mod31-small")
     >>> options = {"n_samples": 64, "n_lanczos": 8, "n_probes": 2}
     >>> table = gi.geometry.curvature(run, **options).table()
-    >>> table[["loss_is", "loss", "lambda_max"]]
+    >>> [f"{x:.2g}" for x in table.loss], [f"{x:.2g}" for x in table.lambda_max]
+    (['2.2e-08', '0.1'], ['3.5e-05', '5.8'])
     """
     run = run_of(x, task=task, train_mask=train_mask)
     steps = rising_steps(run, step)

@@ -40,8 +40,13 @@ class NoiseRadius(Result):
     >>> import grokinterp as gi
     >>> found = gi.geometry.noise_radius(gi.load("mod31-small"), [300, 10000], n_draws=3)
     >>> found.parts, found.sizes
-    (('train', 'test'), (624, 158))
-    >>> found.table()[["step", "rows", "accuracy", "radius", "radius_least", "radius_most"]]
+    (('train', 'test'), (624, 122))
+    >>> found.table()[["step", "rows", "accuracy", "radius", "radius_most"]].round(2)
+        step   rows  accuracy  radius  radius_most
+    0    300  train      1.00    0.08         0.08
+    1    300   test      0.11     NaN          NaN
+    2  10000  train      1.00    0.28         0.28
+    3  10000   test      0.98    0.21         0.23
     """
 
     steps: tuple[int | None, ...]
@@ -118,6 +123,9 @@ def noise_radius(
     >>> import grokinterp as gi
     >>> found = gi.geometry.noise_radius(gi.load("mod31-small"), n_draws=2)
     >>> found.table()[["rows", "accuracy", "radius", "radius_absolute"]].round(2)
+        rows  accuracy  radius  radius_absolute
+    0  train      1.00    0.28             6.02
+    1   test      0.98    0.22             4.74
     """
     run = run_of(x, task=task, train_mask=train_mask)
     steps = rising_steps(run, step)

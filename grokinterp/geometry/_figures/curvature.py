@@ -102,7 +102,7 @@ def plot_spectral_density(found: SpectralDensity, *, broadening: float = BROADEN
     """How many eigenvalues the Hessian has per unit of lambda, on a log axis.
 
     Each is a Gaussian whose standard deviation is `broadening` times the span of all. The dotted
-    line is the height of a single eigenvalue.
+    line is the height of a single eigenvalue, which few random starts miss by a factor of two.
 
     >>> import grokinterp as gi
     >>> drawn = gi.viz.plot_spectral_density(
@@ -128,7 +128,7 @@ def plot_spectral_density(found: SpectralDensity, *, broadening: float = BROADEN
     drawn.add_hline(single, line={"dash": "dot", "width": 1.5, "color": COLOURS["other"]})
     top = math.log10(max(density.max() * found.n_weights, single))
     floor = math.log10(single / 30)  # the tails of Gaussians go on for ever
-    drawn.update_yaxes(type="log", exponentformat="power", range=[floor, top + 0.3])
+    drawn.update_yaxes(type="log", exponentformat="power", dtick=1, range=[floor, top + 0.3])
     return drawn.update_layout(showlegend=False)
 
 
@@ -163,6 +163,9 @@ def _over_training(
         checked(phases, Phases, "gi.detect_phases")
         shade_phases(drawn, phases, last=last)
     drawn.update_layout(
-        hovermode="x unified", height=200 + 220 * panels, showlegend=True, meta={"x": "step"}
+        hovermode="x unified",
+        height=max(500, 200 + 220 * panels),
+        showlegend=True,
+        meta={"x": "step"},
     )
     return known_alone(drawn, notes)
