@@ -85,6 +85,8 @@ LATER.update(
             "grokinterp.circuits.norms_of_clusters",
             "grokinterp.geometry.weight_path",
             "grokinterp.geometry.tangent_kernel",
+            "grokinterp.geometry.loss_curvature",
+            "grokinterp.geometry.noise_in_weights",
             "grokinterp.encodings.run_measures",
         ),
         "claim": (

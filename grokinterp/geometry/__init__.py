@@ -6,8 +6,11 @@ What cannot be measured is an InputError of one line.
 """
 
 from grokinterp.base.names import room_names
+from grokinterp.geometry.density_of_eigenvalues import SpectralDensity, spectral_density
 from grokinterp.geometry.fisher import FisherDiagonal, fisher_diagonal
+from grokinterp.geometry.loss_curvature import Curvature, CurvatureAt, Spectrum, curvature
 from grokinterp.geometry.metric import FisherMetric, fisher_metric, step_geometry
+from grokinterp.geometry.noise_in_weights import NoiseRadius, noise_radius
 from grokinterp.geometry.paths import InformationPath, Limit, information_path, path_of, stages_of
 from grokinterp.geometry.predictions import (
     TrajectoryEmbedding,
@@ -21,10 +24,11 @@ from grokinterp.geometry.tangent_kernel import TangentKernel, centred_alignment,
 from grokinterp.geometry.weight_path import Components, Drift, PowerLaw, drift
 
 __all__ = [
-    "Components", "Drift", "FisherDiagonal", "FisherMetric", "InformationPath", "Limit", "PowerLaw",
-    "TangentKernel", "TrajectoryEmbedding", "centred_alignment", "drift", "fisher_diagonal",
-    "fisher_metric", "fisher_rao_distance", "geodesic_point", "information_path", "kernel",
-    "pairwise_distances", "path_of", "root_probabilities", "stages_of", "step_geometry",
-    "trajectory_embedding",
+    "Components", "Curvature", "CurvatureAt", "Drift", "FisherDiagonal", "FisherMetric",
+    "InformationPath", "Limit", "NoiseRadius", "PowerLaw", "SpectralDensity", "Spectrum",
+    "TangentKernel", "TrajectoryEmbedding", "centred_alignment", "curvature", "drift",
+    "fisher_diagonal", "fisher_metric", "fisher_rao_distance", "geodesic_point", "information_path",
+    "kernel", "noise_radius", "pairwise_distances", "path_of", "root_probabilities",
+    "spectral_density", "stages_of", "step_geometry", "trajectory_embedding",
 ]  # fmt: skip
 __getattr__, __dir__ = room_names(__name__, __all__)

@@ -1,12 +1,12 @@
 """What is the loss of a model around its weights, and how does it curve?
 
 A `LossSurface` is the mean cross-entropy over some inputs as a function of the trained weights
-alone, in float64. Products of its Hessian with vectors come from differentiating twice; no matrix
-is built.
+alone, in float64. Products of its Hessian with vectors come from differentiating twice (Pearlmutter
+1994); no matrix is built.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -20,13 +20,14 @@ from grokinterp.base.checks import number
 from grokinterp.base.errors import InputError, shown
 from grokinterp.geometry.inputs import Logits, check_finite, draw_inputs, logits_on_batches
 from grokinterp.models.architecture import Weights
-from grokinterp.models.cross_entropy import answer_scores, cross_entropies
+from grokinterp.models.cross_entropy import AnswerScores, answer_scores, cross_entropies
 from grokinterp.reading._load import Subject, run_of
 from grokinterp.runs.run import Run
 from grokinterp.tasks.task import Task
 from grokinterp.training.decay_balance import trained_names
 
 INPUTS_AT_ONCE = 4096  # in float64, with what two derivatives keep: some hundred MB
+KEPT_BATCHES = 3  # of inputs, whose derivatives are kept: at p = 113 all there are
 
 
 @dataclass(frozen=True)
@@ -78,12 +79,11 @@ class LossSurface:
 
     def loss(self, theta: Tensor | None = None) -> float:
         """The mean loss, in nats."""
-        scores = answer_scores(self.table(theta) / self.temperature, self.labels)
-        return float(scores.losses.mean())
+        return self._mean(theta, lambda scores: scores.losses)
 
     def accuracy(self, theta: Tensor | None = None) -> float:
         """The share of the inputs that are answered rightly."""
-        return float(answer_scores(self.table(theta), self.labels).right.double().mean())
+        return self._mean(theta, lambda scores: scores.right.double())
 
     def gradient(
         self, theta: Tensor | None = None, rows: Tensor | None = None
@@ -101,15 +101,12 @@ class LossSurface:
         return total / n, gradient / n
 
     def hessian_product(self, vector: Float[Tensor, " n_weights"]) -> Float[Tensor, " n_weights"]:
-        """H v, with H the Hessian of the loss at `theta`."""
-        total = torch.zeros_like(self.theta)
-        for inputs, labels in self.batches():
-            at = self.theta.detach().requires_grad_()
-            with torch.enable_grad():
-                loss = self._sum(at, inputs, labels)
-                (gradient,) = torch.autograd.grad(loss, at, create_graph=True)
-                total += torch.autograd.grad(gradient, at, vector)[0]
-        return total / len(self.labels)
+        """H v, with H the Hessian of the loss at `theta`; of several vectors see `products`."""
+        return self.products().hessian(vector)
+
+    def products(self) -> "LossProducts":
+        """Products of the Hessian, and of its Gauss-Newton part, with many vectors."""
+        return LossProducts(self)
 
     def batches(self, rows: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """Inputs and labels, so many at once as memory allows."""
@@ -121,6 +118,16 @@ class LossSurface:
     def _sum(self, theta: Tensor, inputs: Tensor, labels: Tensor) -> Tensor:
         logits = self.logits(theta, inputs) / self.temperature
         return cross_entropies(logits, labels).sum()
+
+    @torch.no_grad()
+    def _mean(self, theta: Tensor | None, of: Callable[[AnswerScores], Tensor]) -> float:
+        """The mean over the inputs of something of their answers, without a table of logits."""
+        at = self.theta if theta is None else theta
+        total = 0.0
+        for inputs, labels in self.batches():
+            scores = answer_scores(self.logits(at, inputs) / self.temperature, labels)
+            total += float(of(scores).sum())
+        return total / len(self.labels)
 
     def matched(self, loss: float) -> "LossSurface":
         """The same at the temperature at which the mean loss of these weights is `loss`.
@@ -149,6 +156,82 @@ class LossSurface:
             )
         found = brentq(at, low, high, xtol=1e-10)
         return replace(self, temperature=math.exp(-found))
+
+
+class LossProducts:
+    """Products of the Hessian H of a loss, and of its Gauss-Newton part G, with vectors.
+
+    With J = d logits / d theta of an input, p its answer probabilities and r = p - one_hot(label),
+    at temperature T,
+
+        G = mean over inputs of J^T (diag p - p p^T) J / T^2
+        H = G + mean over inputs of sum_c r_c Hessian(logit_c) / T
+
+    G is the Fisher information of the answers at T, too, and never negative; H - G vanishes with
+    the loss. What differentiating once gives is kept for the first `KEPT_BATCHES` batches of
+    inputs, so that a product costs a quarter of the first one; beyond them it is made anew.
+
+    >>> import grokinterp as gi
+    >>> surface = loss_surface(gi.load("mod31-small"), n_samples=32)
+    >>> products, v = surface.products(), surface.theta
+    >>> bool(v @ products.gauss_newton(v) > 0)
+    True
+    """
+
+    def __init__(self, surface: LossSurface) -> None:
+        self._surface = surface
+        self._batches = list(surface.batches())
+        self._kept: dict[int, tuple[Tensor, ...]] = {}
+        self._kept_logits: dict[int, tuple[Tensor, ...]] = {}
+
+    def hessian(self, vector: Float[Tensor, " n_weights"]) -> Float[Tensor, " n_weights"]:
+        """H v."""
+        total = torch.zeros_like(vector)
+        for i in range(len(self._batches)):
+            theta, gradient = self._once(self._kept, i, self._gradient)
+            total += _derivative(gradient, theta, vector)
+        return total / len(self._surface.labels)
+
+    def gauss_newton(self, vector: Float[Tensor, " n_weights"]) -> Float[Tensor, " n_weights"]:
+        """G v."""
+        total = torch.zeros_like(vector)
+        for i in range(len(self._batches)):
+            theta, logits, p, back, pulled = self._once(self._kept_logits, i, self._pulled)
+            # J v is the transpose of c -> J^T c: forward-mode derivatives lack some functions.
+            moved = _derivative(pulled, back, vector)
+            # Differences to the likeliest class first, so that the tiny information of a certain
+            # model is no rounding.
+            moved = moved - moved.gather(1, p.argmax(dim=1, keepdim=True))
+            moved = p * (moved - (p * moved).sum(dim=1, keepdim=True))
+            total += _derivative(logits, theta, moved)
+        return total / len(self._surface.labels)
+
+    def _once(
+        self, kept: dict[int, tuple[Tensor, ...]], i: int, make: Callable[..., tuple[Tensor, ...]]
+    ) -> tuple[Tensor, ...]:
+        if i in kept:
+            return kept[i]
+        made = make(self._surface.theta.detach().requires_grad_(), *self._batches[i])
+        if len(kept) < KEPT_BATCHES:
+            kept[i] = made
+        return made
+
+    @torch.enable_grad()
+    def _gradient(self, theta: Tensor, inputs: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
+        loss = self._surface._sum(theta, inputs, labels)
+        return theta, *torch.autograd.grad(loss, theta, create_graph=True)
+
+    @torch.enable_grad()
+    def _pulled(self, theta: Tensor, inputs: Tensor, _: Tensor) -> tuple[Tensor, ...]:
+        logits = self._surface.logits(theta, inputs) / self._surface.temperature
+        back = torch.zeros_like(logits).requires_grad_()
+        (pulled,) = torch.autograd.grad(logits, theta, back, create_graph=True)
+        return theta, logits, logits.detach().softmax(dim=1), back, pulled
+
+
+def _derivative(of: Tensor, by: Tensor, vector: Tensor) -> Tensor:
+    """(d of / d by)^T vector; the graph stays for the next vector."""
+    return torch.autograd.grad(of, by, vector, retain_graph=True)[0]
 
 
 def loss_surface(

@@ -86,7 +86,7 @@ def plot_phases(phases: Phases) -> Figure:
             mode="lines" if len(known) > 1 else "markers",
         )
     drawn.update_layout(hovermode="x unified")
-    _shade(drawn, phases, last=int(curves["step"].iloc[-1]))
+    shade_phases(drawn, phases, last=int(curves["step"].iloc[-1]))
     return drawn
 
 
@@ -165,7 +165,7 @@ def plot_progress(
         )
     drawn.update_layout(hovermode="x unified", height=640 if last == 2 else 800)
     if phases is not None:
-        _shade(drawn, phases, last=int(measures["step"].iloc[-1]))
+        shade_phases(drawn, phases, last=int(measures["step"].iloc[-1]))
     return drawn
 
 
@@ -244,7 +244,7 @@ def plot_emergence(shares: pd.DataFrame, *, frequencies: Sequence[int] | None = 
     return drawn
 
 
-def _shade(drawn: Figure, phases: Phases, *, last: int) -> None:
+def shade_phases(drawn: Figure, phases: Phases, *, last: int) -> None:
     """Phases as areas and crossings as lines, named in the legend, where no name can overlap."""
     for phase in phases.phases or ():
         if phase.start is not None:
