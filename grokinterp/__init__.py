@@ -86,6 +86,8 @@ LATER.update(
             "grokinterp.geometry.weight_path",
             "grokinterp.geometry.tangent_kernel",
             "grokinterp.geometry.known_but_not_used",
+            "grokinterp.geometry.plane_of_paths",
+            "grokinterp.geometry.line_between",
             "grokinterp.encodings.run_measures",
         ),
         "claim": (

@@ -8,6 +8,7 @@ What cannot be measured is an InputError of one line.
 from grokinterp.base.names import room_names
 from grokinterp.geometry.fisher import FisherDiagonal, fisher_diagonal
 from grokinterp.geometry.known_but_not_used import Routing, routing
+from grokinterp.geometry.line_between import ModeConnectivity, mode_connectivity
 from grokinterp.geometry.metric import FisherMetric, fisher_metric, step_geometry
 from grokinterp.geometry.paths import InformationPath, Limit, information_path, path_of, stages_of
 from grokinterp.geometry.plane_of_paths import WeightPlane, weight_plane
@@ -23,10 +24,11 @@ from grokinterp.geometry.tangent_kernel import TangentKernel, centred_alignment,
 from grokinterp.geometry.weight_path import Components, Drift, PowerLaw, drift
 
 __all__ = [
-    "Components", "Drift", "FisherDiagonal", "FisherMetric", "InformationPath", "Limit", "PowerLaw",
-    "Routing", "TangentKernel", "TrajectoryEmbedding", "WeightPlane", "centred_alignment", "drift",
-    "fisher_diagonal", "fisher_metric", "fisher_rao_distance", "geodesic_point", "information_path",
-    "kernel", "pairwise_distances", "path_of", "root_probabilities", "routing", "stages_of",
-    "step_geometry", "trajectory_embedding", "weight_plane",
+    "Components", "Drift", "FisherDiagonal", "FisherMetric", "InformationPath", "Limit",
+    "ModeConnectivity", "PowerLaw", "Routing", "TangentKernel", "TrajectoryEmbedding",
+    "WeightPlane", "centred_alignment", "drift", "fisher_diagonal", "fisher_metric",
+    "fisher_rao_distance", "geodesic_point", "information_path", "kernel", "mode_connectivity",
+    "pairwise_distances", "path_of", "root_probabilities", "routing", "stages_of", "step_geometry",
+    "trajectory_embedding", "weight_plane",
 ]  # fmt: skip
 __getattr__, __dir__ = room_names(__name__, __all__)

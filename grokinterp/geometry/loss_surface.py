@@ -7,7 +7,7 @@ is built.
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -20,7 +20,7 @@ from grokinterp.base.checks import number
 from grokinterp.base.errors import InputError, shown
 from grokinterp.geometry.inputs import Logits, check_finite, draw_inputs, logits_on_batches
 from grokinterp.models.architecture import Weights
-from grokinterp.models.cross_entropy import answer_scores, cross_entropies
+from grokinterp.models.cross_entropy import AnswerScores, answer_scores, cross_entropies
 from grokinterp.reading._load import Subject, run_of
 from grokinterp.runs.run import Run
 from grokinterp.tasks.task import Task
@@ -76,14 +76,25 @@ class LossSurface:
         at = self.theta if theta is None else theta
         return torch.cat([self.logits(at, some) for some, _ in self.batches()])
 
+    @torch.no_grad()
+    def scores(self, theta: Tensor | None = None) -> AnswerScores:
+        """How well each input is answered; no table of logits is kept."""
+        at = self.theta if theta is None else theta
+        blocks = [
+            answer_scores(self.logits(at, inputs) / self.temperature, labels)
+            for inputs, labels in self.batches()
+        ]
+        return AnswerScores(
+            *(torch.cat([getattr(x, each.name) for x in blocks]) for each in fields(AnswerScores))
+        )
+
     def loss(self, theta: Tensor | None = None) -> float:
         """The mean loss, in nats."""
-        scores = answer_scores(self.table(theta) / self.temperature, self.labels)
-        return float(scores.losses.mean())
+        return float(self.scores(theta).losses.mean())
 
     def accuracy(self, theta: Tensor | None = None) -> float:
         """The share of the inputs that are answered rightly."""
-        return float(answer_scores(self.table(theta), self.labels).right.double().mean())
+        return float(self.scores(theta).right.double().mean())
 
     def gradient(
         self, theta: Tensor | None = None, rows: Tensor | None = None

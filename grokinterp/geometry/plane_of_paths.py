@@ -17,6 +17,7 @@ from grokinterp.base.errors import InputError
 from grokinterp.base.result import Result
 from grokinterp.geometry.inputs import exact_weights
 from grokinterp.geometry.weight_path import centred, gram_in_blocks, shares_of_variance
+from grokinterp.progress.measures import Columns, measure
 from grokinterp.progress.phases import Phase, phases_of_metrics
 from grokinterp.reading._load import Subject, named_runs, rising_steps
 from grokinterp.runs.run import Run
@@ -223,3 +224,12 @@ def _coordinates(gram: Float[Tensor, "k k"], last: int) -> Float[Tensor, "k 2"]:
     found = (vectors * variances.clamp(min=0).sqrt()).flip(1)[:, :2]
     sign = torch.where(found[last] < found[0], -1.0, 1.0)
     return found * sign
+
+
+@measure("weight_plane", scope="run", default=False, prefix="plane_")
+def _weight_plane(run: Run) -> Columns:
+    """How much of the variance of all weights lies in the plane, and of random walks in theirs."""
+    found = weight_plane(run)
+    if not found.shares:
+        raise InputError(f"{found.notes[0]}.")
+    return {"share": found.share, "share_of_walk": sum(found.walk_shares[:2])}
