@@ -113,9 +113,10 @@ def found_by(analysis: Callable[..., Any], kind: type) -> Callable[[T], T]:
             return draw(x, **mine)
 
         theirs = [
-            each
+            each.replace(kind=Parameter.KEYWORD_ONLY)  # also what may stand second, as a step does
             for each in takes[1:]
-            if each.kind is Parameter.KEYWORD_ONLY and each.name not in its
+            if each.kind in (Parameter.KEYWORD_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
+            and each.name not in its
         ]
         shown = [first.replace(name="x", annotation=Parameter.empty), *own, *theirs]
         plot.__signature__ = signature(draw).replace(parameters=shown)  # type: ignore[attr-defined]

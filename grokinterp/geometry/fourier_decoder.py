@@ -118,6 +118,16 @@ def class_answers(
     return ridge.predict(targets).argmax(dim=1) == labels
 
 
+def multiples(keys: Sequence[int], order: int, most: int = MULTIPLES) -> set[int]:
+    """The second to the last multiple of some frequencies, from 0 to order // 2.
+
+    >>> sorted(multiples([9], 113, 6))
+    [18, 27, 36, 45, 54]
+    """
+    found = {m * k % order for m in range(2, most + 1) for k in keys}
+    return {min(k, order - k) for k in found}
+
+
 def placebo_sets(
     keys: Sequence[int], order: int, n: int, generator: torch.Generator
 ) -> list[tuple[int, ...]]:
@@ -132,8 +142,7 @@ def placebo_sets(
     """
     others = set(range(1, n_frequencies(order) + 1)) - set(keys)
     for most in range(MULTIPLES, 0, -1):
-        multiples = {m * k % order for m in range(2, most + 1) for k in keys}
-        among = sorted(others - multiples - {order - k for k in multiples})
+        among = sorted(others - multiples(keys, order, most))
         if comb(len(among), len(keys)) >= n:
             return random_sets(among, len(keys), n, generator)
     if len(others) < len(keys):

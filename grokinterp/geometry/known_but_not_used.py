@@ -23,6 +23,7 @@ from grokinterp.fourier.spectra import neuron_logit_map
 from grokinterp.geometry.fourier_decoder import (
     FoldedRidge,
     class_answers,
+    multiples,
     placebo_sets,
     wave_answers,
     waves,
@@ -49,8 +50,8 @@ class Routing(Result):
     """Where the answer to unseen inputs can be read, and how often the network gives it.
 
     `hooks` are in the order of the forward, the last one what the unembedding reads. `frequencies`
-    are those of the decoder; None where it reads classes, as the task has no frequencies. A number
-    that cannot be had is NaN, and `notes` say why. `phases` and the two steps are those of the
+    are those of the decoder; None where it reads classes, as there are none. A number that cannot
+    be had is NaN, and `notes` say why. `phases` and the two steps are those of the
     run's metrics.
 
     >>> import grokinterp as gi
@@ -155,9 +156,9 @@ def routing(
     The last of them stands for what the unembedding reads, and the gap is presence there less the
     network's own accuracy on the same rows. `split()` says how much of it is interference.
 
-    A task without frequencies has a decoder of its classes (one-hot), with shuffled classes as
+    Without key frequencies the decoder is one of classes (one-hot), with shuffled classes as
     placebos. With many classes and few rows it misses much of what is there (Hastie, Tibshirani
-    and Friedman 2009, section 4.2, on masking), so its gap is a lower bound; a note says so.
+    and Friedman 2009, section 4.2, on masking), so its presence is a lower bound; a note says so.
 
     The definition is this package's own. That a decoder reads an answer does not say that the
     network could; a gap below 0 says that its readout is better than a regression on few numbers.
@@ -252,20 +253,20 @@ class _Asked:
         if len(rows) < n:
             notes.append(f"{len(rows)} of {n} rows are looked at")
         sets: list[tuple[int, ...]] = []
-        if group is None:
-            notes.append(
-                f"classes are decoded, as {task.no_group_reason or task.title}: with "
-                f"{task.n_classes} classes and {len(rows)} rows a linear decoder may miss what is "
-                "there"
-            )
-        elif keys:
+        if group is not None and keys:
             sets = [tuple(keys), *placebo_sets(keys, group.order, placebos, stream)]
             few = min(placebos, 1)
             notes += ["no placebo: every frequency is key"] if few and len(sets) == 1 else []
+            if any(multiples(keys, group.order) & set(others) for others in sets[1:]):
+                notes.append(
+                    "placebos hold multiples of key frequencies, which neurons make of them: too "
+                    "few other frequencies are left"
+                )
         else:
             notes.append(
-                f"no presence: there are no key frequencies ({keys.reason}); frequencies= decodes "
-                "by others"
+                f"classes are decoded, as there are no key frequencies ({keys.reason}): with "
+                f"{task.n_classes} classes and {len(rows)} rows a linear decoder may miss what is "
+                "there"
             )
         neurons = None
         if keys:
@@ -282,9 +283,9 @@ class _Asked:
             targets=(group.of_input if group else task.labels)[rows],
             order=group.order if group else task.n_classes,
             hooks=hooks,
-            frequencies=tuple(keys) if group else None,
+            frequencies=tuple(keys) if sets else None,
             sets=tuple(sets),
-            shuffles=0 if group else placebos,
+            shuffles=0 if sets else placebos,
             seed=seed,
             neurons=neurons,
             notes=tuple(notes),
@@ -342,14 +343,18 @@ class _Kept:
 
 def _look(snapshot: Snapshot, asked: _Asked) -> tuple[list[dict[str, object]], dict[str, float]]:
     """The rows of the two tables for one checkpoint."""
-    kept = _Kept(snapshot, asked)
+    group, mean = usable_group(snapshot), None
+    if asked.frequencies:  # whose share is that of all inputs
+        kept = _Kept(snapshot, asked)
 
-    def kind(_: Snapshot) -> _Kept:
-        return kept
+        def kind(_: Snapshot) -> _Kept:
+            return kept
 
-    group = usable_group(snapshot)
-    snapshot.tally_all(kind, *([LogitTally] if group is not None else []))
-    logits, found, mean = kept.take()
+        snapshot.tally_all(kind, LogitTally)
+        logits, found, mean = kept.take()
+    else:
+        logits, seen = snapshot.on_rows(asked.rows, *asked.hooks)
+        found = {name: x.flatten(1) for name, x in seen.items()}
     labels = snapshot.task.labels[asked.rows]
     finite = bool(logits.isfinite().all())
     accuracy = float(right_answers(logits, labels).double().mean()) if finite else math.nan
@@ -368,7 +373,7 @@ def _look(snapshot: Snapshot, asked: _Asked) -> tuple[list[dict[str, object]], d
         table = snapshot.tally(LogitTally).spectrum
         mine = right_answers(table.component(asked.frequencies) + table.mean, group.tokens)
         row["restricted_accuracy"] = float(mine.double() @ group.counts.double()) / group.n_inputs
-        if asked.neurons is not None:
+        if asked.neurons is not None and mean is not None:
             of_classes = waves(torch.arange(asked.order), asked.frequencies, asked.order)
             to_logits = neuron_logit_map(snapshot)
             rest = _without(to_logits, to_logits[:, group.tokens] @ of_classes)
@@ -383,7 +388,7 @@ def _look(snapshot: Snapshot, asked: _Asked) -> tuple[list[dict[str, object]], d
 def _presence(activations: Tensor, asked: _Asked) -> dict[str, float]:
     """How many of the rows a decoder reads, and how many its placebos do."""
     unknown = dict.fromkeys(("presence", "placebo", "placebo_max"), math.nan)
-    if not bool(activations.isfinite().all()) or not (asked.sets or asked.frequencies is None):
+    if not bool(activations.isfinite().all()):
         return unknown
     ridge = FoldedRidge.of(activations, asked.fold)
     if asked.sets:
