@@ -11,24 +11,17 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from grokinterp.base.checks import LARGEST_SEED, listed, text, whole
 from grokinterp.base.errors import InputError
 from grokinterp.base.result import Result
-from grokinterp.fourier._key_frequencies import Keys, subject_of
+from grokinterp.fourier._key_frequencies import subject_of
 from grokinterp.fourier.answers import LogitTally, group_of, usable_group
 from grokinterp.fourier.spectra import neuron_logit_map
-from grokinterp.geometry.fourier_decoder import (
-    FoldedRidge,
-    class_answers,
-    multiples,
-    placebo_sets,
-    wave_answers,
-    waves,
-)
-from grokinterp.geometry.hooks_to_decode import usual_hooks
+from grokinterp.geometry.fourier_decoder import FoldedRidge, class_answers, wave_answers, waves
+from grokinterp.geometry.what_to_decode import Asked, Kept, usual_hooks
 from grokinterp.models.blocks import normed
 from grokinterp.models.cross_entropy import answer_scores, right_answers
 from grokinterp.progress.curves import Step
@@ -36,12 +29,10 @@ from grokinterp.progress.measures import Columns, measure
 from grokinterp.progress.phases import Phase, phases_of_metrics
 from grokinterp.progress.scored_checkpoints import choose_rows
 from grokinterp.reading._load import Subject, progress_bar, rising_steps, run_of
-from grokinterp.runs._snapshot import Block, Snapshot
+from grokinterp.runs._snapshot import Snapshot
 from grokinterp.runs.run import Run
-from grokinterp.tasks.answer_group import UNDEFINED
 from grokinterp.tasks.task import Task
 
-MOST_ROWS = 16_384  # of which activations are kept: at 512 neurons 64 MB in float64
 THIN = 1e-10  # relative; directions thinner than this are float64 rounding
 
 
@@ -196,7 +187,7 @@ def routing(
             f"this {last.kind} has no usual hooks to decode from; give hooks=, the names of "
             "activations (model.hook_dict lists them)."
         )
-    asked = _Asked.of(last, chosen.numbers, names, keys, folds, placebos, seed)
+    asked = Asked.of(last, chosen.numbers, names, keys, folds, placebos, seed)
     notes += asked.notes
     by_hook, by_step = [], []
     for each in progress_bar(steps, "routing", progress):
@@ -219,135 +210,13 @@ def routing(
     )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class _Asked:
-    """What is asked of every checkpoint: which rows, in which folds, by which decoders."""
-
-    rows: Int[Tensor, " n"]  # numbers in the table, ascending
-    fold: Int[Tensor, " n"]
-    targets: Int[Tensor, " n"]  # exponents of the answers, or their classes
-    order: int  # how many there are of them
-    hooks: tuple[str, ...]
-    frequencies: tuple[int, ...] | None
-    sets: tuple[tuple[int, ...], ...]  # the key frequencies, then placebos; () without
-    shuffles: int  # placebos of a decoder of classes
-    seed: int
-    neurons: str | None  # those that the unembedding reads as key frequencies or not
-    notes: tuple[str, ...]
-
-    @classmethod
-    def of(
-        cls, last: Snapshot, rows: Tensor, hooks: tuple[str, ...], keys: Keys, folds: int,
-        placebos: int, seed: int,
-    ) -> "_Asked":  # fmt: skip
-        """By the last checkpoint of a run."""
-        task, group, notes = last.task, usable_group(last), list(keys.notes)
-        stream = torch.Generator().manual_seed(seed)
-        if group is not None:
-            defined = group.of_input[rows] != UNDEFINED
-            if not bool(defined.all()):
-                notes.append(f"{int((~defined).sum())} rows with a zero factor are left out")
-            rows = rows[defined]
-        n = len(rows)
-        rows, fold = _folds(task, rows, folds, stream)
-        if len(rows) < n:
-            notes.append(f"{len(rows)} of {n} rows are looked at")
-        sets: list[tuple[int, ...]] = []
-        if group is not None and keys:
-            sets = [tuple(keys), *placebo_sets(keys, group.order, placebos, stream)]
-            few = min(placebos, 1)
-            notes += ["no placebo: every frequency is key"] if few and len(sets) == 1 else []
-            if any(multiples(keys, group.order) & set(others) for others in sets[1:]):
-                notes.append(
-                    "placebos hold multiples of key frequencies, which neurons make of them: too "
-                    "few other frequencies are left"
-                )
-        else:
-            notes.append(
-                f"classes are decoded, as there are no key frequencies ({keys.reason}): with "
-                f"{task.n_classes} classes and {len(rows)} rows a linear decoder may miss what is "
-                "there"
-            )
-        neurons = None
-        if keys:
-            try:
-                neurons = last.mlp_post_name if last.linear_readout else None
-                neuron_logit_map(last)
-            except InputError:
-                neurons = None
-            if neurons is None:
-                notes.append("no key_accuracy: the logits are not linear in neurons that are known")
-        return cls(
-            rows=rows,
-            fold=fold,
-            targets=(group.of_input if group else task.labels)[rows],
-            order=group.order if group else task.n_classes,
-            hooks=hooks,
-            frequencies=tuple(keys) if sets else None,
-            sets=tuple(sets),
-            shuffles=0 if sets else placebos,
-            seed=seed,
-            neurons=neurons,
-            notes=tuple(notes),
-        )
-
-
-def _folds(
-    task: Task, rows: Int[Tensor, " n"], folds: int, stream: torch.Generator
-) -> tuple[Int[Tensor, " m"], Int[Tensor, " m"]]:
-    """At most `MOST_ROWS` of the rows, and the fold of each, the same as its mirror's."""
-    mirrors = torch.arange(task.n_inputs) if task.mirrors is None else task.mirrors
-    _, pair = torch.minimum(rows, mirrors[rows]).unique(return_inverse=True)
-    n_pairs = int(pair.max()) + 1 if len(pair) else 0
-    if n_pairs < folds:
-        raise InputError(
-            f"{n_pairs} unmirrored test pairs cannot be parted into {folds} folds; give fewer "
-            "folds=, or a run with more test inputs."
-        )
-    place = torch.randperm(n_pairs, generator=stream)
-    order = place[pair].argsort(stable=True)[:MOST_ROWS].sort().values
-    return rows[order], (place[pair] % folds)[order]
-
-
-class _Kept:
-    """A `Tally` of some rows' logits and activations, and of the mean of some neurons."""
-
-    def __init__(self, snapshot: Snapshot, asked: _Asked) -> None:
-        self._asked = asked
-        own = () if asked.neurons is None else (asked.neurons,)
-        self.needs = tuple(dict.fromkeys((*asked.hooks, *own)))
-        self._n = snapshot.task.n_inputs
-        self._logits: list[Tensor] = []
-        self._activations: dict[str, list[Tensor]] = {name: [] for name in self.needs}
-        self._total: Tensor | float = 0.0
-
-    def add(self, block: Block) -> None:
-        """Keep the rows of a block."""
-        rows = self._asked.rows
-        within = rows[(rows >= block.rows.start) & (rows < block.rows.stop)] - block.rows.start
-        self._logits.append(block.logits[within])
-        for name, kept in self._activations.items():
-            kept.append(block.activations[name][within].flatten(1))
-        if self._asked.neurons is not None:
-            self._total = self._total + block.activations[self._asked.neurons].sum(
-                dim=0, dtype=torch.float64
-            )
-
-    def take(self) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-        """Logits, activations and the neurons' mean over the table; they are kept no longer."""
-        logits = torch.cat(self._logits)
-        found = {name: torch.cat(kept) for name, kept in self._activations.items()}
-        self._logits, self._activations = [], {}
-        return logits, found, torch.as_tensor(self._total) / self._n
-
-
-def _look(snapshot: Snapshot, asked: _Asked) -> tuple[list[dict[str, object]], dict[str, float]]:
+def _look(snapshot: Snapshot, asked: Asked) -> tuple[list[dict[str, object]], dict[str, float]]:
     """The rows of the two tables for one checkpoint."""
     group, mean = usable_group(snapshot), None
     if asked.frequencies:  # whose share is that of all inputs
-        kept = _Kept(snapshot, asked)
+        kept = Kept(snapshot, asked)
 
-        def kind(_: Snapshot) -> _Kept:
+        def kind(_: Snapshot) -> Kept:
             return kept
 
         snapshot.tally_all(kind, LogitTally)
@@ -385,7 +254,7 @@ def _look(snapshot: Snapshot, asked: _Asked) -> tuple[list[dict[str, object]], d
     return hooks, row
 
 
-def _presence(activations: Tensor, asked: _Asked) -> dict[str, float]:
+def _presence(activations: Tensor, asked: Asked) -> dict[str, float]:
     """How many of the rows a decoder reads, and how many its placebos do."""
     unknown = dict.fromkeys(("presence", "placebo", "placebo_max"), math.nan)
     if not bool(activations.isfinite().all()):
