@@ -87,6 +87,9 @@ LATER.update(
             "grokinterp.geometry.tangent_kernel",
             "grokinterp.geometry.loss_curvature",
             "grokinterp.geometry.noise_in_weights",
+            "grokinterp.geometry.known_but_not_used",
+            "grokinterp.geometry.plane_of_paths",
+            "grokinterp.geometry.line_between",
             "grokinterp.encodings.run_measures",
         ),
         "claim": (

@@ -29,6 +29,8 @@ QUICK = {  # arguments, of functions that need some or take long without
     "features": {"steps": [10_000]},
     "frequency_shares": {},
     "kernel": {"per_class": 2, "probes": 1, "sets": 1},
+    "mode_connectivity": {"n_points": 3, "align": False},
+    "routing": {"step": -1, "placebos": 2},
     "balance": {"steps": [10_000]},
     "ranks": {"steps": [10_000]},
     "cluster_norms": {"steps": [10_000]},
@@ -44,6 +46,8 @@ QUICK = {  # arguments, of functions that need some or take long without
     "plot_faithfulness": {"placebos": 2},
     "plot_information_path": {"n_samples": 16},
     "plot_kernel": {"per_class": 2, "probes": 1, "sets": 1},
+    "plot_mode_connectivity": {"n_points": 3, "align": False},
+    "plot_routing": {"step": -1, "placebos": 2},
     "plot_pruning_curves": {"fractions": [0, 0.5, 1]},
 }
 OVER_TRAINING = {  # what looks at every checkpoint, of which a run has more than a snapshot
@@ -54,7 +58,8 @@ OVER_TRAINING = {  # what looks at every checkpoint, of which a run has more tha
     "critical_size", "explain", "speed_ups",
 }  # fmt: skip
 OF_SEVERAL = {  # takes two checkpoints
-    "drift", "plot_drift", "plot_trajectories", "step_geometry", "trajectory_embedding",
+    "drift", "mode_connectivity", "plot_drift", "plot_mode_connectivity", "plot_trajectories",
+    "plot_weight_plane", "step_geometry", "trajectory_embedding", "weight_plane",
 }  # fmt: skip
 UNDATED = {  # what a figure says of one checkpoint, which has no dates
     "plot_phase_shares": "undetermined", "plot_speed_ups": "no dates",

@@ -3,7 +3,7 @@
 They are `fourier`, `embedding` and `directions` of `grokinterp.circuits.hooks`.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from itertools import combinations, product
@@ -252,12 +252,23 @@ def _other_frequencies(
     if size == 1:
         return [(k,) for k in sorted(others)]
     plain = sorted(others - harmonics(setting.frequencies, order))
-    if comb(len(plain), size) <= setting.n:
-        return list(combinations(plain, size))
-    stream, found = setting.generator(), set[tuple[int, ...]]()
-    while len(found) < setting.n:
-        drawn = torch.randperm(len(plain), generator=stream)[:size].tolist()
-        found.add(tuple(sorted(plain[i] for i in drawn)))
+    return random_sets(plain, size, setting.n, setting.generator())
+
+
+def random_sets(
+    among: Sequence[int], size: int, n: int, stream: torch.Generator
+) -> list[tuple[int, ...]]:
+    """Up to n sets of this size, each another one; all that there are where these are no more.
+
+    >>> random_sets([2, 5, 7], 2, 9, torch.Generator())
+    [(2, 5), (2, 7), (5, 7)]
+    """
+    if comb(len(among), size) <= n:
+        return list(combinations(among, size))
+    found = set[tuple[int, ...]]()
+    while len(found) < n:
+        drawn = torch.randperm(len(among), generator=stream)[:size].tolist()
+        found.add(tuple(sorted(among[i] for i in drawn)))
     return sorted(found)
 
 

@@ -8,10 +8,13 @@ What cannot be measured is an InputError of one line.
 from grokinterp.base.names import room_names
 from grokinterp.geometry.density_of_eigenvalues import SpectralDensity, spectral_density
 from grokinterp.geometry.fisher import FisherDiagonal, fisher_diagonal
+from grokinterp.geometry.known_but_not_used import Routing, routing
+from grokinterp.geometry.line_between import ModeConnectivity, mode_connectivity
 from grokinterp.geometry.loss_curvature import Curvature, CurvatureAt, Spectrum, curvature
 from grokinterp.geometry.metric import FisherMetric, fisher_metric, step_geometry
 from grokinterp.geometry.noise_in_weights import NoiseRadius, noise_radius
 from grokinterp.geometry.paths import InformationPath, Limit, information_path, path_of, stages_of
+from grokinterp.geometry.plane_of_paths import WeightPlane, weight_plane
 from grokinterp.geometry.predictions import (
     TrajectoryEmbedding,
     fisher_rao_distance,
@@ -25,10 +28,11 @@ from grokinterp.geometry.weight_path import Components, Drift, PowerLaw, drift
 
 __all__ = [
     "Components", "Curvature", "CurvatureAt", "Drift", "FisherDiagonal", "FisherMetric",
-    "InformationPath", "Limit", "NoiseRadius", "PowerLaw", "SpectralDensity", "Spectrum",
-    "TangentKernel", "TrajectoryEmbedding", "centred_alignment", "curvature", "drift",
-    "fisher_diagonal", "fisher_metric", "fisher_rao_distance", "geodesic_point", "information_path",
-    "kernel", "noise_radius", "pairwise_distances", "path_of", "root_probabilities",
-    "spectral_density", "stages_of", "step_geometry", "trajectory_embedding",
+    "InformationPath", "Limit", "ModeConnectivity", "NoiseRadius", "PowerLaw", "Routing",
+    "SpectralDensity", "Spectrum", "TangentKernel", "TrajectoryEmbedding", "WeightPlane",
+    "centred_alignment", "curvature", "drift", "fisher_diagonal", "fisher_metric",
+    "fisher_rao_distance", "geodesic_point", "information_path", "kernel", "mode_connectivity",
+    "noise_radius", "pairwise_distances", "path_of", "root_probabilities", "routing",
+    "spectral_density", "stages_of", "step_geometry", "trajectory_embedding", "weight_plane",
 ]  # fmt: skip
 __getattr__, __dir__ = room_names(__name__, __all__)

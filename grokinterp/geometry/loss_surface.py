@@ -7,7 +7,7 @@ alone, in float64. Products of its Hessian with vectors come from differentiatin
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -77,13 +77,25 @@ class LossSurface:
         at = self.theta if theta is None else theta
         return torch.cat([self.logits(at, some) for some, _ in self.batches()])
 
+    @torch.no_grad()
+    def scores(self, theta: Tensor | None = None) -> AnswerScores:
+        """How well each input is answered; no table of logits is kept."""
+        at = self.theta if theta is None else theta
+        blocks = [
+            answer_scores(self.logits(at, inputs) / self.temperature, labels)
+            for inputs, labels in self.batches()
+        ]
+        return AnswerScores(
+            *(torch.cat([getattr(x, each.name) for x in blocks]) for each in fields(AnswerScores))
+        )
+
     def loss(self, theta: Tensor | None = None) -> float:
         """The mean loss, in nats."""
-        return self._mean(theta, lambda scores: scores.losses)
+        return float(self.scores(theta).losses.mean())
 
     def accuracy(self, theta: Tensor | None = None) -> float:
         """The share of the inputs that are answered rightly."""
-        return self._mean(theta, lambda scores: scores.right.double())
+        return float(self.scores(theta).right.double().mean())
 
     def gradient(
         self, theta: Tensor | None = None, rows: Tensor | None = None
@@ -118,16 +130,6 @@ class LossSurface:
     def _sum(self, theta: Tensor, inputs: Tensor, labels: Tensor) -> Tensor:
         logits = self.logits(theta, inputs) / self.temperature
         return cross_entropies(logits, labels).sum()
-
-    @torch.no_grad()
-    def _mean(self, theta: Tensor | None, of: Callable[[AnswerScores], Tensor]) -> float:
-        """The mean over the inputs of something of their answers, without a table of logits."""
-        at = self.theta if theta is None else theta
-        total = 0.0
-        for inputs, labels in self.batches():
-            scores = answer_scores(self.logits(at, inputs) / self.temperature, labels)
-            total += float(of(scores).sum())
-        return total / len(self.labels)
 
     def matched(self, loss: float) -> "LossSurface":
         """The same at the temperature at which the mean loss of these weights is `loss`.

@@ -5,7 +5,7 @@ principal components) follows from the inner products of the steps. Nothing is c
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -110,8 +110,26 @@ def principal_shares(gram: Float[Tensor, "m m"]) -> tuple[tuple[float, ...], flo
     """
     m = len(gram)
     places = torch.ones(m + 1, m, dtype=gram.dtype).tril(-1)  # of the checkpoints, in steps
-    places = places - places.mean(dim=0)
-    variances = torch.linalg.eigvalsh(places @ gram @ places.T).flip(0)[:m].clamp(min=0)
+    return shares_of_variance(places @ gram @ places.T)
+
+
+def centred(gram: Float[Tensor, "k k"]) -> Float[Tensor, "k k"]:
+    """The inner products of k points less their mean, from those of the points.
+
+    >>> centred(torch.tensor([[0.0, 0.0], [0.0, 4.0]])).tolist()
+    [[1.0, -1.0], [-1.0, 1.0]]
+    """
+    gram = gram - gram.mean(dim=0)
+    return gram - gram.mean(dim=1, keepdim=True)
+
+
+def shares_of_variance(gram: Float[Tensor, "k k"]) -> tuple[tuple[float, ...], float]:
+    """Shares of variance of the components of k points and their participation, from their gram.
+
+    >>> shares_of_variance(torch.diag(torch.tensor([0, 3, 3], dtype=torch.float64)))
+    ((0.75, 0.25), 1.6)
+    """
+    variances = torch.linalg.eigvalsh(centred(gram)).flip(0)[: len(gram) - 1].clamp(min=0)
     total = float(variances.sum())
     if total == 0:
         return (), math.nan
@@ -354,22 +372,39 @@ def _steps_of(
     if not n_weights:
         raise InputError("the model has no parameters; there is nothing that could move.")
     m = len(run.steps) - 1
-    blocks = torch.arange(m).split(max(1, HELD // (4 * 8 * n_weights)))
-    gram = torch.zeros(m, m, dtype=torch.float64)
     norms, along = torch.zeros(m + 1, dtype=torch.float64), torch.zeros(m, dtype=torch.float64)
-    for n in progress_bar(range(len(blocks)), "steps", progress):
-        block = blocks[n]
+
+    def steps_in(block: Int[Tensor, " n"]) -> Float[Tensor, "n n_weights"]:
         theta = _flat(run, block)
         steps = theta.diff(dim=0)
         norms[block[0] : block[-1] + 2] = theta.norm(dim=1)
         along[block] = -(steps * theta[:-1]).sum(dim=1)
-        del theta
-        gram[block[:, None], block] = steps @ steps.T
-        for other in blocks[:n]:
-            gram[block[:, None], other] = steps @ _flat(run, other).diff(dim=0).T
-    gram = gram.tril() + gram.tril(-1).T
+        return steps
+
+    gram = gram_in_blocks(m, n_weights, steps_in, progress=progress)
     along = (along / (gram.diagonal().sqrt() * norms[:-1])).clamp(-1, 1)  # NaN without motion
     return norms.tolist(), along.tolist(), gram, n_weights
+
+
+def gram_in_blocks(
+    m: int,
+    n_weights: int,
+    rows_in: Callable[[Int[Tensor, " n"]], Float[Tensor, "n n_weights"]],
+    *,
+    progress: bool,
+) -> Float[Tensor, "m m"]:
+    """Inner products of m vectors, of which `rows_in` gives those of some numbers, in float64.
+
+    As many are held at once as fit into memory; where that is not all, they are asked for again.
+    """
+    blocks = torch.arange(m).split(max(1, HELD // (4 * 8 * n_weights)))
+    gram = torch.zeros(m, m, dtype=torch.float64)
+    for n in progress_bar(range(len(blocks)), "weights", progress):
+        block, rows = blocks[n], rows_in(blocks[n])
+        gram[block[:, None], block] = rows @ rows.T
+        for other in blocks[:n]:
+            gram[block[:, None], other] = rows @ rows_in(other).T
+    return gram.tril() + gram.tril(-1).T
 
 
 def _flat(run: Run, steps: Int[Tensor, " n"]) -> Float[Tensor, "n_and_1 n_weights"]:

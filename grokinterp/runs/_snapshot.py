@@ -254,6 +254,13 @@ class Snapshot:
                 logits, _ = self._run(some, ())
                 yield some, self.task.of_answers(logits)
 
+    def on_rows(
+        self, rows: Int[Tensor, " n"], *names: str
+    ) -> tuple[Float[Tensor, "n n_classes"], Mapping[str, Tensor]]:
+        """Logits of the answer classes and activations of some rows alone; nothing is kept."""
+        logits, found = over_blocks(self._forward, self.task.model_inputs[rows], names)
+        return self.task.of_answers(logits), found
+
     def activation_parts(self, name: str) -> Iterator[Float[Tensor, "n_inputs some"]]:
         """An activation [n_inputs, width] whose columns come in parts; in one where it is small.
 

@@ -1,7 +1,7 @@
 """Curves over training: losses with the phases of a run shaded, and how frequencies emerge."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -23,8 +23,9 @@ from grokinterp.figures._figure import (
 )
 from grokinterp.fourier._key_frequencies import frequency_shares
 from grokinterp.progress._detect_phases import detect_phases
+from grokinterp.progress.curves import Step
 from grokinterp.progress.measures import progress_measures
-from grokinterp.progress.phases import Phases
+from grokinterp.progress.phases import Phase, Phases
 from grokinterp.reading._load import Subject, run_of
 from grokinterp.tasks.task import Task
 
@@ -244,7 +245,18 @@ def plot_emergence(shares: pd.DataFrame, *, frequencies: Sequence[int] | None = 
     return drawn
 
 
-def shade_phases(drawn: Figure, phases: Phases, *, last: int) -> None:
+class Dated(Protocol):
+    """What has phases and crossings, as `Phases` does."""
+
+    @property
+    def phases(self) -> tuple[Phase, ...] | None: ...
+    @property
+    def memorization_step(self) -> Step | None: ...
+    @property
+    def grok_step(self) -> Step | None: ...
+
+
+def shade_phases(drawn: Figure, phases: Dated, *, last: int) -> None:
     """Phases as areas and crossings as lines, named in the legend, where no name can overlap."""
     for phase in phases.phases or ():
         if phase.start is not None:
