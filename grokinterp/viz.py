@@ -31,6 +31,8 @@ from grokinterp.fourier._figures import (
     plot_key_frequencies,
     plot_neuron_logit_spectrum,
 )
+from grokinterp.geometry._figures.basin import plot_learning_coefficient
+from grokinterp.geometry._figures.loss_slices import plot_loss_slice
 from grokinterp.geometry._figures.paths import (
     plot_drift,
     plot_information_path,
@@ -56,9 +58,10 @@ __all__ = [
     "plot_descents", "plot_drift", "plot_efficiency", "plot_embedding_circles",
     "plot_embedding_heat_map", "plot_embedding_spectrum", "plot_emergence", "plot_explain",
     "plot_faithfulness", "plot_fourier_heat_map", "plot_information_path", "plot_kernel",
-    "plot_key_frequencies", "plot_logits", "plot_neuron_clusters", "plot_neuron_fourier",
-    "plot_neuron_logit_spectrum", "plot_neurons", "plot_norm_landscape", "plot_phase_diagram",
-    "plot_phase_shares", "plot_phases", "plot_progress", "plot_pruning_curves", "plot_ranks",
-    "plot_scaling", "plot_slingshots", "plot_speed_ups", "plot_trajectories", "sweep_page",
+    "plot_key_frequencies", "plot_learning_coefficient", "plot_logits", "plot_loss_slice",
+    "plot_neuron_clusters", "plot_neuron_fourier", "plot_neuron_logit_spectrum", "plot_neurons",
+    "plot_norm_landscape", "plot_phase_diagram", "plot_phase_shares", "plot_phases",
+    "plot_progress", "plot_pruning_curves", "plot_ranks", "plot_scaling", "plot_slingshots",
+    "plot_speed_ups", "plot_trajectories", "sweep_page",
 ]  # fmt: skip
 __getattr__, __dir__ = room_names(__name__, __all__)

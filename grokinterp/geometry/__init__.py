@@ -7,6 +7,7 @@ What cannot be measured is an InputError of one line.
 
 from grokinterp.base.names import room_names
 from grokinterp.geometry.fisher import FisherDiagonal, fisher_diagonal
+from grokinterp.geometry.langevin import LangevinChain, langevin_chain
 from grokinterp.geometry.metric import FisherMetric, fisher_metric, step_geometry
 from grokinterp.geometry.paths import InformationPath, Limit, information_path, path_of, stages_of
 from grokinterp.geometry.predictions import (
@@ -17,14 +18,21 @@ from grokinterp.geometry.predictions import (
     root_probabilities,
     trajectory_embedding,
 )
+from grokinterp.geometry.sampled_basin import (
+    LearningCoefficient,
+    SampledBasin,
+    local_learning_coefficient,
+)
+from grokinterp.geometry.slices_of_loss import LossSlice, loss_slice
 from grokinterp.geometry.tangent_kernel import TangentKernel, centred_alignment, kernel
 from grokinterp.geometry.weight_path import Components, Drift, PowerLaw, drift
 
 __all__ = [
-    "Components", "Drift", "FisherDiagonal", "FisherMetric", "InformationPath", "Limit", "PowerLaw",
-    "TangentKernel", "TrajectoryEmbedding", "centred_alignment", "drift", "fisher_diagonal",
-    "fisher_metric", "fisher_rao_distance", "geodesic_point", "information_path", "kernel",
-    "pairwise_distances", "path_of", "root_probabilities", "stages_of", "step_geometry",
-    "trajectory_embedding",
+    "Components", "Drift", "FisherDiagonal", "FisherMetric", "InformationPath", "LangevinChain",
+    "LearningCoefficient", "Limit", "LossSlice", "PowerLaw", "SampledBasin", "TangentKernel",
+    "TrajectoryEmbedding", "centred_alignment", "drift", "fisher_diagonal", "fisher_metric",
+    "fisher_rao_distance", "geodesic_point", "information_path", "kernel", "langevin_chain",
+    "local_learning_coefficient", "loss_slice", "pairwise_distances", "path_of",
+    "root_probabilities", "stages_of", "step_geometry", "trajectory_embedding",
 ]  # fmt: skip
 __getattr__, __dir__ = room_names(__name__, __all__)
