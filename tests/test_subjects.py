@@ -29,6 +29,8 @@ QUICK = {  # arguments, of functions that need some or take long without
     "features": {"steps": [10_000]},
     "frequency_shares": {},
     "kernel": {"per_class": 2, "probes": 1, "sets": 1},
+    "local_learning_coefficient": {"n_draws": 5, "n_chains": 1, "n_samples": 20, "halve": False},
+    "loss_slice": {"n_points": 3, "n_samples": 20},
     "balance": {"steps": [10_000]},
     "ranks": {"steps": [10_000]},
     "cluster_norms": {"steps": [10_000]},
@@ -38,6 +40,13 @@ QUICK = {  # arguments, of functions that need some or take long without
     "plot_faithfulness": {"placebos": 2},
     "plot_information_path": {"n_samples": 16},
     "plot_kernel": {"per_class": 2, "probes": 1, "sets": 1},
+    "plot_learning_coefficient": {
+        "n_draws": 5,
+        "n_chains": 1,
+        "n_samples": 20,
+        "halve": False,
+    },
+    "plot_loss_slice": {"n_points": 3, "n_samples": 20},
     "plot_pruning_curves": {"fractions": [0, 0.5, 1]},
 }
 OVER_TRAINING = {  # what looks at every checkpoint, of which a run has more than a snapshot

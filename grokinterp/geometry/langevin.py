@@ -5,8 +5,9 @@ gradient on some of its rows. It knows nothing of networks.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -18,12 +19,8 @@ from grokinterp.base.errors import InputError, shown
 FIFTHS = 5
 
 
-class BatchLoss(Protocol):
-    """A mean loss over rows, as `LossSurface.gradient` gives it."""
-
-    def __call__(self, theta: Tensor, rows: Tensor) -> tuple[float, Tensor]:
-        """The mean loss of some rows at a flat vector of weights, and its gradient there."""
-        ...
+# The mean loss of some rows at a flat vector of weights, and its gradient there.
+BatchLoss = Callable[[Tensor, Tensor], tuple[float, Tensor]]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -119,7 +119,7 @@ class SampledBasin:
         if self.stability >= 1:
             found.append(
                 f"unstable: epsilon (n_beta curvature + gamma) / 4 is {self.stability:.2g} where "
-                "the chain ended, and 1 is the limit; take a smaller epsilon"
+                "the chain ended; from 1 on a walk in a bowl runs away; take a smaller epsilon"
             )
         if self.end_accuracy < LEFT * self.accuracy:
             found.append(

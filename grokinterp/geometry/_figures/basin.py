@@ -28,11 +28,11 @@ FULL, HALF = SERIES[0], SERIES[1]
 def plot_learning_coefficient(found: LearningCoefficient) -> Figure:
     """What the chains cost as they go, and the coefficient over training where there are steps.
 
-    Of one step: n beta (mean loss of the draws so far in each twentieth - L(w*)) of every chain
-    against its length in time, the chains with half the step length beside them; 0 is L(w*), the
-    draws to the left of the dotted line are not counted, and a dashed line is the value. Of several
-    steps: the value of each with its spread over chains (on a log axis, where values of 0 and less
-    are missing), its phases shaded, and that with half the step length.
+    Of one step: n beta (loss of a draw's batch - L(w*)) of every chain against its length in time,
+    the chains with half the step length beside them; 0 is L(w*), the draws to the left of the
+    dotted line are not counted, and a dashed line is the value. Of several steps: the value of each
+    with its spread over chains, that with half the step length, and the phases shaded; on a log
+    axis, where values of 0 and less are missing.
 
     >>> import grokinterp as gi
     >>> drawn = gi.viz.plot_learning_coefficient(
@@ -81,6 +81,11 @@ def _chains(basin: SampledBasin) -> Figure:
 
 def _over_training(found: LearningCoefficient) -> Figure:
     table = found.table()
+    logs = bool((table.value > 0).any())
+    if logs:
+        table[["value", "halved"]] = table[["value", "halved"]].where(
+            table[["value", "halved"]] > 0
+        )
     drawn = figure("Local learning coefficient", STEPS, "nβ (E loss - L(w*))")
     drawn.add_scatter(
         x=table.step, y=table.value, name="value", mode="lines+markers",
@@ -98,6 +103,6 @@ def _over_training(found: LearningCoefficient) -> Figure:
             x0=start, x1=end, fillcolor=PHASES[name], opacity=0.2, line_width=0, layer="below"
         )
         drawn.layout.shapes[-1].update(showlegend=True, name=name.replace("_", " "))
-    if bool((table.value > 0).any()):
-        drawn.update_yaxes(type="log", exponentformat="power", minexponent=3)
+    if logs:
+        drawn.update_yaxes(type="log", dtick=1, exponentformat="power", minexponent=3)
     return drawn.update_layout(hovermode="x unified")

@@ -97,7 +97,7 @@ def _plane(found: LossSlice) -> Figure:
         )  # fmt: skip
         drawn.add_scatter(
             x=[0], y=[0], mode="markers", marker={"symbol": "x-thin-open", "size": 9,
-            "color": "#ffffff", "line": {"width": 2}}, showlegend=False, hoverinfo="skip",
+            "color": COLOURS["test"], "line": {"width": 2}}, showlegend=False, hoverinfo="skip",
             **place(i),
         )  # fmt: skip
     return drawn
