@@ -144,7 +144,8 @@ class SampledBasin:
         if value < LEAST:
             return tuple(found)
         third, fourth, last = self.fifths[2:]
-        if third < fourth < last and last - third > RISING * value:
+        noise = 0.0 if math.isnan(self.spread) else self.spread
+        if third < fourth < last and last - third > max(RISING * value, noise):
             found.append("not settled: the last three fifths still rise; take more draws")
         if self.spread > APART * value:
             found.append(f"spread large: {self.spread:.2g} over the chains; take more of them")
