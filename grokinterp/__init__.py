@@ -85,7 +85,7 @@ LATER.update(
             "grokinterp.circuits.norms_of_clusters",
             "grokinterp.geometry.weight_path",
             "grokinterp.geometry.tangent_kernel",
-            "grokinterp.geometry.sampled_basin",
+            "grokinterp.geometry.learning_coefficient",
             "grokinterp.encodings.run_measures",
         ),
         "claim": (

@@ -347,6 +347,9 @@ def test_the_big_transformer_at_one_setting():
     assert found.value.iloc[-1] < 1
     assert found.end_accuracy[0] == pytest.approx(0.90, abs=0.02)
     assert found.end_accuracy[2] == pytest.approx(0.98, abs=0.02)
+    two_hot = llc("mlp113-grokked", [2800, 11_200], halve=False).table()  # 1,150 and 54.3
+    assert two_hot.value.tolist() == pytest.approx([1150, 54.3], rel=0.1)
+    assert two_hot.end_accuracy[0] < 0.8 < two_hot.end_accuracy[1]
     tight = llc("mod113-grokked", [1200, 4800], gamma=1e4, epsilon=5e-6, halve=False)
     assert tight.table().value.tolist() == pytest.approx([0.13, 0], abs=0.1)
     assert all("saturated" in " ".join(basin.warnings) for basin in tight.basins)

@@ -8,6 +8,10 @@ What cannot be measured is an InputError of one line.
 from grokinterp.base.names import room_names
 from grokinterp.geometry.fisher import FisherDiagonal, fisher_diagonal
 from grokinterp.geometry.langevin import LangevinChain, langevin_chain
+from grokinterp.geometry.learning_coefficient import (
+    LearningCoefficient,
+    local_learning_coefficient,
+)
 from grokinterp.geometry.metric import FisherMetric, fisher_metric, step_geometry
 from grokinterp.geometry.paths import InformationPath, Limit, information_path, path_of, stages_of
 from grokinterp.geometry.predictions import (
@@ -18,11 +22,7 @@ from grokinterp.geometry.predictions import (
     root_probabilities,
     trajectory_embedding,
 )
-from grokinterp.geometry.sampled_basin import (
-    LearningCoefficient,
-    SampledBasin,
-    local_learning_coefficient,
-)
+from grokinterp.geometry.sampled_basin import SampledBasin
 from grokinterp.geometry.slices_of_loss import LossSlice, loss_slice
 from grokinterp.geometry.tangent_kernel import TangentKernel, centred_alignment, kernel
 from grokinterp.geometry.weight_path import Components, Drift, PowerLaw, drift

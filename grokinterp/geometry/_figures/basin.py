@@ -14,11 +14,11 @@ from grokinterp.figures._figure import (
     faded,
     figure,
 )
-from grokinterp.geometry.sampled_basin import (
+from grokinterp.geometry.learning_coefficient import (
     LearningCoefficient,
-    SampledBasin,
     local_learning_coefficient,
 )
+from grokinterp.geometry.sampled_basin import SampledBasin
 
 FULL, HALF = SERIES[0], SERIES[1]
 
