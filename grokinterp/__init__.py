@@ -90,6 +90,7 @@ LATER.update(
             "grokinterp.geometry.known_but_not_used",
             "grokinterp.geometry.plane_of_paths",
             "grokinterp.geometry.line_between",
+            "grokinterp.geometry.learning_coefficient",
             "grokinterp.encodings.run_measures",
         ),
         "claim": (

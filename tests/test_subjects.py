@@ -31,6 +31,8 @@ QUICK = {  # arguments, of functions that need some or take long without
     "kernel": {"per_class": 2, "probes": 1, "sets": 1},
     "mode_connectivity": {"n_points": 3, "align": False},
     "routing": {"step": -1, "placebos": 2},
+    "local_learning_coefficient": {"n_draws": 5, "n_chains": 1, "n_samples": 20, "halve": False},
+    "loss_slice": {"n_points": 3, "n_samples": 20},
     "balance": {"steps": [10_000]},
     "ranks": {"steps": [10_000]},
     "cluster_norms": {"steps": [10_000]},
@@ -48,6 +50,13 @@ QUICK = {  # arguments, of functions that need some or take long without
     "plot_kernel": {"per_class": 2, "probes": 1, "sets": 1},
     "plot_mode_connectivity": {"n_points": 3, "align": False},
     "plot_routing": {"step": -1, "placebos": 2},
+    "plot_learning_coefficient": {
+        "n_draws": 5,
+        "n_chains": 1,
+        "n_samples": 20,
+        "halve": False,
+    },
+    "plot_loss_slice": {"n_points": 3, "n_samples": 20},
     "plot_pruning_curves": {"fractions": [0, 0.5, 1]},
 }
 OVER_TRAINING = {  # what looks at every checkpoint, of which a run has more than a snapshot

@@ -11,6 +11,11 @@ from grokinterp.geometry.fisher import FisherDiagonal, fisher_diagonal
 from grokinterp.geometry.known_but_not_used import Routing, routing
 from grokinterp.geometry.line_between import ModeConnectivity, mode_connectivity
 from grokinterp.geometry.loss_curvature import Curvature, CurvatureAt, Spectrum, curvature
+from grokinterp.geometry.langevin import LangevinChain, langevin_chain
+from grokinterp.geometry.learning_coefficient import (
+    LearningCoefficient,
+    local_learning_coefficient,
+)
 from grokinterp.geometry.metric import FisherMetric, fisher_metric, step_geometry
 from grokinterp.geometry.noise_in_weights import NoiseRadius, noise_radius
 from grokinterp.geometry.paths import InformationPath, Limit, information_path, path_of, stages_of
@@ -23,16 +28,20 @@ from grokinterp.geometry.predictions import (
     root_probabilities,
     trajectory_embedding,
 )
+from grokinterp.geometry.sampled_basin import SampledBasin
+from grokinterp.geometry.slices_of_loss import LossSlice, loss_slice
 from grokinterp.geometry.tangent_kernel import TangentKernel, centred_alignment, kernel
 from grokinterp.geometry.weight_path import Components, Drift, PowerLaw, drift
 
 __all__ = [
     "Components", "Curvature", "CurvatureAt", "Drift", "FisherDiagonal", "FisherMetric",
-    "InformationPath", "Limit", "ModeConnectivity", "NoiseRadius", "PowerLaw", "Routing",
-    "SpectralDensity", "Spectrum", "TangentKernel", "TrajectoryEmbedding", "WeightPlane",
-    "centred_alignment", "curvature", "drift", "fisher_diagonal", "fisher_metric",
-    "fisher_rao_distance", "geodesic_point", "information_path", "kernel", "mode_connectivity",
-    "noise_radius", "pairwise_distances", "path_of", "root_probabilities", "routing",
-    "spectral_density", "stages_of", "step_geometry", "trajectory_embedding", "weight_plane",
+    "InformationPath", "LangevinChain", "LearningCoefficient", "Limit", "LossSlice",
+    "ModeConnectivity", "NoiseRadius", "PowerLaw", "Routing", "SampledBasin", "SpectralDensity",
+    "Spectrum", "TangentKernel", "TrajectoryEmbedding", "WeightPlane", "centred_alignment",
+    "curvature", "drift", "fisher_diagonal", "fisher_metric", "fisher_rao_distance",
+    "geodesic_point", "information_path", "kernel", "langevin_chain",
+    "local_learning_coefficient", "loss_slice", "mode_connectivity", "noise_radius",
+    "pairwise_distances", "path_of", "root_probabilities", "routing", "spectral_density",
+    "stages_of", "step_geometry", "trajectory_embedding", "weight_plane",
 ]  # fmt: skip
 __getattr__, __dir__ = room_names(__name__, __all__)

@@ -239,7 +239,7 @@ def kernel(
     classes = whole("classes", classes, least=1, such_as="12")
     per_class = whole("per_class", per_class, least=1, such_as="8")
     seed = whole("seed", seed, least=0, most=LARGEST_SEED, such_as="0")
-    among, rows, notes = _rows_of(run, rows)
+    among, rows, notes = rows_of(run, rows)
     inputs = draw_by_class(run.task.labels, among, classes, per_class, _generator(seed))
     directions = _probes(run.task.n_classes, probes, sets, _generator(seed))
     labels = run.task.labels[inputs]
@@ -325,7 +325,7 @@ def draw_by_class(
     return torch.cat(drawn[:classes]).sort().values
 
 
-def _rows_of(run: Run, rows: str) -> tuple[Int[Tensor, " some"], str, list[str]]:
+def rows_of(run: Run, rows: str) -> tuple[Int[Tensor, " some"], str, list[str]]:
     """The numbers of the rows to draw from, what they are called, and what is to be said of it."""
     train, notes = run.train_mask, []
     if rows != "all" and train is None:
