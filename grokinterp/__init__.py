@@ -85,6 +85,7 @@ LATER.update(
             "grokinterp.circuits.norms_of_clusters",
             "grokinterp.geometry.weight_path",
             "grokinterp.geometry.tangent_kernel",
+            "grokinterp.geometry._representations",
             "grokinterp.encodings.run_measures",
         ),
         "claim": (

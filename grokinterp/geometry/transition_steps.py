@@ -1,0 +1,146 @@
+"""When does the shape of a cloud change, and within how many steps? Beside accuracy and loss.
+
+One rule for all curves, so that shapes and fit can be compared: after memorisation, the first
+checkpoint from which a curve stays above the middle between its value then and its maximum.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from grokinterp.base.errors import InputError
+from grokinterp.progress.curves import read_curves
+from grokinterp.progress.rises import rise_of
+from grokinterp.progress.scored_checkpoints import unseen_measures
+from grokinterp.runs.metrics import UNMIRRORED
+from grokinterp.runs.run import Run
+
+LEAST_RISE = 0.2  # of a share, from 0 to 1; of a loss, as a share of what it is at memorisation
+FIT = ("test_accuracy", "test_loss")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transition:
+    """The step at which a curve passes the middle of its rise for good, or why there is none.
+
+    `cloud` is the name of a cloud, whose curve is its group symmetry, or "test_accuracy" or
+    "test_loss". `interval` are the checkpoint before `step` and `step`; `width` are the steps from
+    10 to 90 % of the rise, on straight lines between checkpoints. Where `step` is None, `reason`
+    says why.
+
+    >>> import grokinterp as gi
+    >>> found = gi.geometry.representations("mod31-small", n_null=0)
+    >>> [(each.cloud, each.step, each.interval) for each in found.transitions[2:4]]
+    """
+
+    cloud: str
+    step: int | None = None
+    interval: tuple[int, int] | None = None
+    width: float | None = None
+    reason: str = ""
+
+
+def transition_of(
+    cloud: str,
+    steps: Sequence[int],
+    values: Sequence[float],
+    *,
+    after: float | None,
+    falls: bool = False,
+    least_rise: float = LEAST_RISE,
+) -> Transition:
+    """The transition of a curve after memorisation; NaN values are left out.
+
+    >>> found = transition_of("answers", [0, 10, 20, 30], [0.0, 0.1, 0.9, 1.0], after=5)
+    >>> found.step, found.interval, round(found.width, 1)
+    (20, (10, 20), 11.1)
+    >>> transition_of("answers", [0, 10, 20], [0.0, 0.9, 1.0], after=5).reason
+    'it rises from 0.9 to 1 after memorisation, by less than 0.2'
+    """
+    known = [(step, y) for step, y in zip(steps, values, strict=True) if math.isfinite(y)]
+    if not known:
+        return Transition(cloud=cloud, reason="there is no curve of it")
+    if len(known) < 2:
+        return Transition(cloud=cloud, reason="one checkpoint dates nothing")
+    if after is None:
+        return Transition(cloud=cloud, reason="nobody knows when the run memorised, if it did")
+    late = [(step, y) for step, y in known if step >= after]
+    if len(late) < 2:
+        return Transition(cloud=cloud, reason=f"fewer than 2 checkpoints from step {after:g} on")
+    at, given = [step for step, _ in late], np.array([y for _, y in late])
+    y = -given if falls else given
+    level, rise = (y[0] + y.max()) / 2, y.max() - y[0]
+    if rise < least_rise:
+        ends = f"{given[0]:.3g} to {given[int(y.argmax())]:.3g}"
+        how = "falls" if falls else "rises"
+        return Transition(
+            cloud=cloud,
+            reason=f"it {how} from {ends} after memorisation, by less than {least_rise:.3g}",
+        )
+    last_below = int(np.flatnonzero(y <= level)[-1])
+    if last_below + 1 == len(y):
+        return Transition(cloud=cloud, reason="it does not stay beyond the middle of its rise")
+    width = rise_of(cloud, at, given.tolist(), falls=falls).width
+    return Transition(
+        cloud=cloud, step=at[last_below + 1], interval=(at[last_below], at[last_below + 1]),
+        width=width,
+    )  # fmt: skip
+
+
+def fit_transitions(run: Run, after: float | None) -> tuple[tuple[Transition, ...], str]:
+    """Those of test accuracy and test loss, on unmirrored pairs where there are mirrors, and how.
+
+    From the run's metrics; at checkpoints, where these have no unmirrored pairs.
+    """
+    try:
+        curves, how = _fit_curves(run)
+    except InputError as error:
+        reason = str(error).rstrip(".")
+        return tuple(Transition(cloud=name, reason=reason) for name in FIT), ""
+    found = []
+    for name, (steps, values) in zip(FIT, curves, strict=True):
+        falls = name == "test_loss"
+        start = next((y for s, y in zip(steps, values, strict=True) if s >= (after or 0)), 1.0)
+        least = LEAST_RISE * (start if falls and math.isfinite(start) else 1.0)
+        found.append(transition_of(name, steps, values, after=after, falls=falls, least_rise=least))
+    return tuple(found), how
+
+
+def _fit_curves(run: Run) -> tuple[list[tuple[list[int], list[float]]], str]:
+    """Steps and values of accuracy and of loss, and of which inputs they are."""
+    curves = read_curves(run.metrics, str(run.path))
+    loss_name, accuracy_name = UNMIRRORED
+    for names, how in (
+        ((accuracy_name, loss_name), "on unmirrored test pairs, as logged"),
+        (None, "on unmirrored test pairs, at checkpoints"),
+        (("test_acc", "test_loss"), "on all test inputs, as logged"),
+    ):
+        if names is None:
+            if run.architecture.missing is not None:
+                continue
+            table = unseen_measures(run)
+            if accuracy_name not in table:
+                continue
+            steps = table["step"].tolist()
+            return [(steps, table[x].tolist()) for x in (accuracy_name, loss_name)], how
+        smooth = [curves.smooth(name) for name in names]
+        if smooth[0] is not None:
+            return [
+                ([], []) if x is None else (x.steps.tolist(), x.values.tolist()) for x in smooth
+            ], how
+    return [([], []), ([], [])], ""
+
+
+def first_above(
+    steps: Sequence[int], values: Sequence[float], nulls: Sequence[float]
+) -> int | None:
+    """The first of two checkpoints in a row at which a value is above its null.
+
+    >>> first_above([0, 1, 2, 3], [0.3, 0.1, 0.3, 0.4], [0.2, 0.2, 0.2, 0.2])
+    2
+    """
+    above = [y > null for y, null in zip(values, nulls, strict=True)]
+    pairs = zip(steps, above, above[1:], strict=False)
+    return next((step for step, now, then in pairs if now and then), None)
