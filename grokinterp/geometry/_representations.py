@@ -5,7 +5,7 @@ Clouds are those of `clouds`, the measures those of `symmetrised_grams`, `ranks_
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pandas as pd
@@ -43,6 +43,7 @@ from grokinterp.geometry.transition_steps import (
     Transition,
     first_above,
     fit_transitions,
+    held_above,
     transition_of,
 )
 from grokinterp.progress.measures import Columns, measure
@@ -66,14 +67,15 @@ OF_FREQUENCIES = (
 class Plane:
     """A cloud in the plane of a frequency (None: of its first two principal components).
 
-    Axes are `plane_coordinates`' of C_k and S_k: row x of a perfect circle is r (cos w_k x,
-    sin w_k x).
+    Axes are C_k / |C_k| and the part of S_k at right angles to it: row x of a perfect circle is
+    r (cos w_k x, sin w_k x). `elements` are the points' places in the order of the group.
     """
 
     step: int
     cloud: str
     frequency: int | None
     points: Float[Tensor, "n 2"] = field(repr=False)
+    elements: Int[Tensor, " n"] = field(repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,11 +121,23 @@ class Representations(Result):
 
     @property
     def h1_from(self) -> dict[str, int | None]:
-        """The first of two checkpoints in a row with a loop above its null, by cloud."""
-        return {
-            str(cloud): first_above(*(rows[name].tolist() for name in ("step", "h1", "h1_null95")))
-            for cloud, rows in self.table().groupby("cloud", sort=False)
-        }
+        """The first of two checkpoints in a row with a loop above its null, by cloud.
+
+        Checkpoints that lie close are alike, so that a null which is passed by chance is passed
+        twice: `h1_held_from` is harder to reach.
+        """
+        return {cloud: first_above(*curve) for cloud, curve in self._loops().items()}
+
+    @property
+    def h1_held_from(self) -> dict[str, int | None]:
+        """The first checkpoint, of two at least, from which a loop stays above its null."""
+        return {cloud: held_above(*curve) for cloud, curve in self._loops().items()}
+
+    def _loops(self) -> dict[str, list[list[float]]]:
+        """Steps, longest loops and nulls of every cloud."""
+        names = ["step", "h1", "h1_null95"]
+        table = self.table().groupby("cloud", sort=False)[names]
+        return {str(cloud): [rows[name].tolist() for name in names] for cloud, rows in table}
 
     def _lines(self) -> list[str]:
         dated = sorted(
@@ -266,6 +280,7 @@ class _Seen:
         self.rows: list[dict[str, object]] = []
         self.by_frequency: list[dict[str, object]] = []
         self.planes: list[Plane] = []
+        self.missing: dict[str, str] = {}  # clouds, and why they are
         self.said: dict[str, list[int]] = {}  # notes, and the steps that they are about
 
     def add(self, step: int, cloud: Cloud) -> None:
@@ -274,6 +289,7 @@ class _Seen:
         row |= {"step": step, "cloud": cloud.name, "n_points": len(cloud.points)}
         self.rows.append(row)
         if cloud.missing:
+            self.missing[cloud.name] = cloud.missing
             return self._note(step, f"there is no cloud {cloud.name}: {cloud.missing}")
         if cloud.name not in self.names:
             self.names.append(cloud.name)
@@ -287,54 +303,59 @@ class _Seen:
         except InputError:
             return self._note(step, f"all points of {cloud.name} are equal: they have no shape")
         row |= {"participation_ratio": ranks["participation"], "rank_me": ranks["entropy_rank"]}
-        if cloud.unordered and self.group is None:
+        ordered = self.ordered if self.group is not None else not cloud.unordered
+        if self.group is None and not ordered:
             self._note(step, f"{cloud.name} has no group that moves its points: {cloud.unordered}")
         else:
-            self._symmetry(row, points)
-        if self.keys and (self.ordered if self.group is not None else not cloud.unordered):
+            orbits = orbits_of(self.group, cloud.order)
+            self._symmetry(row, points, orbits[cloud.elements][:, cloud.elements])
+        if len(points) < cloud.order:
+            self._note(step, f"{cloud.order - len(points)} {cloud.name} have no input of these rows")
+        if self.keys and ordered and len(points) == cloud.order:
             self._frequencies(row, points)
+            self._planes(row, cloud, {k: plane_coordinates(points, k) for k in self.keys})
         else:
             axes = torch.linalg.svd(points, full_matrices=False).Vh[:2].T
-            flat = (points @ axes).float()
-            self.planes.append(Plane(step, cloud.name, None, flat))
+            self._planes(row, cloud, {None: points @ axes})
         self._loops(row, points)
         return None
 
-    def _symmetry(self, row: dict[str, object], points: Tensor) -> None:
-        gram, orbits = centred_gram(points), orbits_of(self.group, len(points))
+    def _symmetry(self, row: dict[str, object], points: Tensor, orbits: Tensor) -> None:
+        gram = centred_gram(points)
         row["symmetry"] = symmetry_of(gram, orbits)
         if self.n_null:
             null = permuted_symmetries(gram, orbits, n_null=self.n_null, seed=self.seed)
             row["symmetry_null95"] = upper_quantile(null)
 
+    def _planes(
+        self, row: dict[str, object], cloud: Cloud, found: Mapping[int | None, Tensor]
+    ) -> None:
+        step = int(row["step"])  # type: ignore[call-overload]
+        self.planes += [
+            Plane(step, cloud.name, k, points.float(), cloud.elements)
+            for k, points in found.items()
+        ]
+
     def _frequencies(self, row: dict[str, object], points: Tensor) -> None:
         found = frequencies_of(points, seed=self.seed)
-        at = {"step": row["step"], "cloud": row["cloud"]}
         phases = {k: phase_rqi(points, k) for k in self.keys}
         for i, (share, circularity, probe) in enumerate(
             zip(*(x.tolist() for x in vars(found).values()), strict=True), start=1
         ):
             self.by_frequency.append({
-                **at, "frequency": i, "key": i in self.keys, "share": share,
-                "circularity": circularity, "probe_r2": probe,
+                "step": row["step"], "cloud": row["cloud"], "frequency": i, "key": i in self.keys,
+                "share": share, "circularity": circularity, "probe_r2": probe,
                 "phase_rqi": phases.get(i, math.nan),
             })  # fmt: skip
-        self.planes += [
-            Plane(**at, frequency=k, points=plane_coordinates(points, k).float())  # type: ignore[arg-type]
-            for k in self.keys
-        ]
         key = torch.zeros(len(found.share), dtype=torch.bool)
         key[torch.tensor(self.keys) - 1] = True
         share = found.share[key]
-        weighted = {
-            "circularity": found.circularity[key],
-            "phase_rqi": torch.tensor(list(phases.values()), dtype=share.dtype),
-        }
-        row |= {name: _weighted(x, share) for name, x in weighted.items()}
         row |= {
             "key_share": float(share.sum()),
+            "circularity": _weighted(found.circularity[key], share),
             "probe_r2": float(found.probe_r2[key].mean()),
             "probe_r2_placebo": float(found.probe_r2[~key].mean()),
+            "phase_rqi": _weighted(torch.tensor(list(phases.values())).to(share), share),
         }
 
     def _loops(self, row: dict[str, object], points: Tensor) -> None:
@@ -397,6 +418,9 @@ def _dates(run: Run, seen: _Seen) -> tuple[dict[str, object], list[str]]:
     transitions = []
     for name in clouds:
         rows = frame[frame["cloud"] == name]
+        if name not in seen.names:
+            transitions.append(Transition(cloud=name, reason=seen.missing[name]))
+            continue
         column = "between_share" if rows["symmetry"].isna().all() else "symmetry"
         transitions.append(
             transition_of(name, rows["step"].tolist(), rows[column].tolist(), after=after)

@@ -31,11 +31,14 @@ Order = Int[Tensor, " n"]
 class Cloud:
     """Points [n, d] in float64, in the order of the task's cyclic group where `unordered` is "".
 
-    `missing` says why there are none. The shares are those of the answers alone.
+    `elements` are their places in that order, of `order` in all: an answer that no input of the
+    rows has is left out. `missing` says why there is no point. The shares are those of the answers.
     """
 
     name: str
     points: Float[Tensor, "n d"] = field(default_factory=lambda: torch.empty(0, 0).double())
+    elements: Order = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+    order: int = 0
     unordered: str = ""  # why they are in no such order
     missing: str = ""
     between_share: float = math.nan  # sum of squares between answers, over all of it
@@ -119,7 +122,7 @@ def _embeddings(snapshot: Snapshot, by_group: bool) -> Iterator[Cloud]:
         each = list(zip(names, (tables[0], tables[-1]), orders, strict=True))
     for name, table, order in each:
         unordered = "" if order is not None else _why_unordered(snapshot, by_group)
-        yield Cloud(name, table[plain if order is None else order], unordered=unordered)
+        yield _whole(name, table[plain if order is None else order], unordered)
 
 
 def _operand_orders(snapshot: Snapshot, by_group: bool) -> tuple[Order | None, Order | None]:
@@ -142,7 +145,12 @@ def _unembedding(snapshot: Snapshot, by_group: bool) -> Iterator[Cloud]:
     if "unembed.W_U" not in weights:
         raise InputError("the model has no weight 'unembed.W_U', a vector for every answer")
     order, unordered = _answer_order(snapshot, by_group)
-    yield Cloud("unembedding", weights["unembed.W_U"].T.double()[order], unordered=unordered)
+    yield _whole("unembedding", weights["unembed.W_U"].T.double()[order], unordered)
+
+
+def _whole(name: str, points: Float[Tensor, "n d"], unordered: str) -> Cloud:
+    n = len(points)
+    return Cloud(name, points, elements=torch.arange(n), order=n, unordered=unordered)
 
 
 def _answer_order(snapshot: Snapshot, by_group: bool) -> tuple[Order, str]:
@@ -157,20 +165,19 @@ def _answers(snapshot: Snapshot, at: str | None, rows: ChosenRows, by_group: boo
         raise InputError(f"{rows.reason}; rows='all' looks at all inputs")
     order, unordered = _answer_order(snapshot, by_group)
     counted = snapshot.tally(AnswersAt(answer_hook(snapshot, at), rows.name, rows.numbers))
-    counts = counted.counts[order]
-    if not bool((counts > 0).all()):
-        missing = int(order[counts == 0][0])
-        reason = f"no input of rows={rows.name!r} has the answer {missing}; rows='all' has all"
-        return Cloud("answers", missing=reason)
-    sums, n = counted.sums[order], int(counts.sum())
+    elements = (counted.counts[order] > 0).nonzero().flatten()
+    there = order[elements]
+    counts, sums, n = counted.counts[there], counted.sums[there], int(counted.counts[there].sum())
+    if not n:
+        return Cloud("answers", missing="none of the inputs has an answer with an exponent")
     means = sums / counts[:, None]
     around = sums.sum(dim=0).square().sum() / n
-    total = counted.squares[order].sum() - around
+    total = counted.squares[there].sum() - around
     between = (sums.square().sum(dim=1) / counts).sum() - around
     return Cloud(
-        "answers", means, unordered=unordered,
+        "answers", means, elements=elements, order=len(order), unordered=unordered,
         between_share=float(between / total) if total > 0 else math.nan,
-        between_chance=(len(order) - 1) / (n - 1) if n > 1 else math.nan,
+        between_chance=(len(there) - 1) / (n - 1) if n > 1 else math.nan,
     )  # fmt: skip
 
 

@@ -63,26 +63,36 @@ def centred_gram(points: Float[Tensor, "n d"]) -> Float[Tensor, "n n"]:
 
 
 def symmetry_of(gram: Float[Tensor, "n n"], orbits: Int[Tensor, "n n"]) -> float:
-    """The share of a `centred_gram` that is the same on every orbit; NaN where it is 0."""
+    """The share of a `centred_gram` that is the same on every orbit; NaN where it is 0.
+
+    Where points are left out, orbits are parts of them and averages are over the pairs there are.
+    """
     total = float(gram.square().sum())
-    sums = torch.bincount(orbits.flatten(), weights=gram.flatten(), minlength=len(gram))
-    return float(sums.square().sum()) / len(gram) / total if total > 0 else math.nan
+    kept = _kept(gram.flatten(), orbits.flatten(), int(orbits.max()) + 1)
+    return float(kept.sum()) / total if total > 0 else math.nan
+
+
+def _kept(
+    gram: Float[Tensor, " pairs"], orbits: Int[Tensor, " pairs"], n_orbits: int
+) -> Float[Tensor, " n_orbits"]:
+    """The sum of squares of every orbit's average."""
+    sums = torch.bincount(orbits, weights=gram, minlength=n_orbits)
+    return sums.square() / torch.bincount(orbits, minlength=n_orbits).clamp(min=1)
 
 
 def permuted_symmetries(
     gram: Float[Tensor, "n n"], orbits: Int[Tensor, "n n"], *, n_null: int, seed: int
 ) -> Float[Tensor, " n_null"]:
     """The same of the points in `n_null` random orders: what it is without a symmetry."""
-    n, total = len(gram), gram.square().sum()
+    n, total, n_orbits = len(gram), gram.square().sum(), int(orbits.max()) + 1
     generator = torch.Generator().manual_seed(seed)
     orders = torch.stack([torch.randperm(n, generator=generator) for _ in range(n_null)])
     found = []
     for some in orders.split(max(1, CELLS // n**2)):
         moved = orbits[some[:, :, None], some[:, None, :]]
-        moved = moved + n * torch.arange(len(some))[:, None, None]
-        weights = gram.flatten().repeat(len(some))
-        sums = torch.bincount(moved.flatten(), weights=weights, minlength=n * len(some))
-        found.append(sums.view(-1, n).square().sum(dim=1) / n / total)
+        moved = moved + n_orbits * torch.arange(len(some))[:, None, None]
+        kept = _kept(gram.flatten().repeat(len(some)), moved.flatten(), n_orbits * len(some))
+        found.append(kept.view(-1, n_orbits).sum(dim=1) / total)
     return torch.cat(found)
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from grokinterp.base.errors import InputError
-from grokinterp.progress.curves import read_curves
+from grokinterp.progress.curves import Curve, read_curves
 from grokinterp.progress.rises import rise_of
 from grokinterp.progress.scored_checkpoints import unseen_measures
 from grokinterp.runs.metrics import UNMIRRORED
@@ -19,6 +19,7 @@ from grokinterp.runs.run import Run
 
 LEAST_RISE = 0.2  # of a share, from 0 to 1; of a loss, as a share of what it is at memorisation
 FIT = ("test_accuracy", "test_loss")
+Points = tuple[list[int], list[float]]  # steps and values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +58,7 @@ def transition_of(
     >>> found.step, found.interval, round(found.width, 1)
     (20, (10, 20), 11.1)
     >>> transition_of("answers", [0, 10, 20], [0.0, 0.9, 1.0], after=5).reason
-    'it rises from 0.9 to 1 after memorisation, by less than 0.2'
+    'memorised at 5, it rises from 0.9 to 1, by less than 0.2'
     """
     known = [(step, y) for step, y in zip(steps, values, strict=True) if math.isfinite(y)]
     if not known:
@@ -74,11 +75,8 @@ def transition_of(
     level, rise = (y[0] + y.max()) / 2, y.max() - y[0]
     if rise < least_rise:
         ends = f"{given[0]:.3g} to {given[int(y.argmax())]:.3g}"
-        how = "falls" if falls else "rises"
-        return Transition(
-            cloud=cloud,
-            reason=f"it {how} from {ends} after memorisation, by less than {least_rise:.3g}",
-        )
+        how = f"memorised at {after:g}, it {'falls' if falls else 'rises'} from {ends}"
+        return Transition(cloud=cloud, reason=f"{how}, by less than {least_rise:.3g}")
     last_below = int(np.flatnonzero(y <= level)[-1])
     if last_below + 1 == len(y):
         return Transition(cloud=cloud, reason="it does not stay beyond the middle of its rise")
@@ -108,7 +106,7 @@ def fit_transitions(run: Run, after: float | None) -> tuple[tuple[Transition, ..
     return tuple(found), how
 
 
-def _fit_curves(run: Run) -> tuple[list[tuple[list[int], list[float]]], str]:
+def _fit_curves(run: Run) -> tuple[list[Points], str]:
     """Steps and values of accuracy and of loss, and of which inputs they are."""
     curves = read_curves(run.metrics, str(run.path))
     loss_name, accuracy_name = UNMIRRORED
@@ -144,3 +142,14 @@ def first_above(
     above = [y > null for y, null in zip(values, nulls, strict=True)]
     pairs = zip(steps, above, above[1:], strict=False)
     return next((step for step, now, then in pairs if now and then), None)
+
+
+def held_above(steps: Sequence[int], values: Sequence[float], nulls: Sequence[float]) -> int | None:
+    """The first checkpoint from which a value stays above its null, two of them at least.
+
+    >>> held_above([0, 1, 2, 3, 4], [0.3, 0.3, 0.1, 0.3, 0.4], [0.2, 0.2, 0.2, 0.2, 0.2])
+    3
+    """
+    below = [i for i, (y, null) in enumerate(zip(values, nulls, strict=True)) if not y > null]
+    start = max(below, default=-1) + 1
+    return steps[start] if len(steps) - start > 1 else None
