@@ -112,10 +112,11 @@ def found_by(analysis: Callable[..., Any], kind: type) -> Callable[[T], T]:
                 raise InputError(f"{key!r} is of {name}, which has found this; leave it out here.")
             return draw(x, **mine)
 
+        named = (Parameter.KEYWORD_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
         theirs = [
-            each
+            each.replace(kind=Parameter.KEYWORD_ONLY)
             for each in takes[1:]
-            if each.kind is Parameter.KEYWORD_ONLY and each.name not in its
+            if each.kind in named and each.name not in its
         ]
         shown = [first.replace(name="x", annotation=Parameter.empty), *own, *theirs]
         plot.__signature__ = signature(draw).replace(parameters=shown)  # type: ignore[attr-defined]

@@ -47,7 +47,7 @@ from grokinterp.geometry.transition_steps import (
     transition_of,
 )
 from grokinterp.progress.measures import Columns, measure
-from grokinterp.progress.phases import Phases, phases_of_metrics
+from grokinterp.progress.phases import Phase, phases_of_metrics
 from grokinterp.reading._load import Subject, progress_bar, rising_steps, run_of
 from grokinterp.runs.run import Run
 from grokinterp.tasks.task import Task
@@ -102,10 +102,10 @@ class Representations(Result):
     transitions: tuple[Transition, ...]
     memorization_step: float | None
     grok_step: float | None
+    phases: tuple[Phase, ...] | None = field(repr=False)
     rows: str
     n_null: int
     seed: int
-    phases: Phases | None = field(default=None, repr=False)
 
     def table(self) -> pd.DataFrame:
         """One row per checkpoint and cloud; NaN where a measure does not apply."""
@@ -431,7 +431,7 @@ def _dates(run: Run, seen: _Seen) -> tuple[dict[str, object], list[str]]:
     if how:
         notes.append(f"test_accuracy and test_loss are {how}")
     dates = {"memorization_step": after, "grok_step": phases.grok_step}
-    return {"transitions": (*transitions, *fit), "phases": phases, **dates}, notes
+    return {"transitions": (*transitions, *fit), "phases": phases.phases, **dates}, notes
 
 
 @measure("representations", scope="run", default=False, prefix="representations_")

@@ -1,5 +1,5 @@
 """What `.plot()` draws of the results of this room."""
 
-from grokinterp.geometry._figures import paths
+from grokinterp.geometry._figures import paths, representations
 
-__all__ = ["paths"]
+__all__ = ["paths", "representations"]

@@ -1,7 +1,7 @@
 """Curves over training: losses with the phases of a run shaded, and how frequencies emerge."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -23,8 +23,9 @@ from grokinterp.figures._figure import (
 )
 from grokinterp.fourier._key_frequencies import frequency_shares
 from grokinterp.progress._detect_phases import detect_phases
+from grokinterp.progress.curves import Step
 from grokinterp.progress.measures import progress_measures
-from grokinterp.progress.phases import Phases
+from grokinterp.progress.phases import Phase, Phases
 from grokinterp.reading._load import Subject, run_of
 from grokinterp.tasks.task import Task
 
@@ -86,7 +87,7 @@ def plot_phases(phases: Phases) -> Figure:
             mode="lines" if len(known) > 1 else "markers",
         )
     drawn.update_layout(hovermode="x unified")
-    _shade(drawn, phases, last=int(curves["step"].iloc[-1]))
+    shade(drawn, phases, last=int(curves["step"].iloc[-1]))
     return drawn
 
 
@@ -165,7 +166,7 @@ def plot_progress(
         )
     drawn.update_layout(hovermode="x unified", height=640 if last == 2 else 800)
     if phases is not None:
-        _shade(drawn, phases, last=int(measures["step"].iloc[-1]))
+        shade(drawn, phases, last=int(measures["step"].iloc[-1]))
     return drawn
 
 
@@ -244,7 +245,23 @@ def plot_emergence(shares: pd.DataFrame, *, frequencies: Sequence[int] | None = 
     return drawn
 
 
-def _shade(drawn: Figure, phases: Phases, *, last: int) -> None:
+class Dated(Protocol):
+    """What has phases and crossings, as `Phases` and results that hold those of a run."""
+
+    @property
+    def phases(self) -> tuple[Phase, ...] | None:
+        """Where they begin and end."""
+
+    @property
+    def memorization_step(self) -> Step | None:
+        """When training inputs are memorised."""
+
+    @property
+    def grok_step(self) -> Step | None:
+        """When test inputs are answered."""
+
+
+def shade(drawn: Figure, phases: Dated, *, last: float) -> None:
     """Phases as areas and crossings as lines, named in the legend, where no name can overlap."""
     for phase in phases.phases or ():
         if phase.start is not None:
