@@ -88,9 +88,17 @@ class Representations(Result):
     `key_frequencies` are those that key_share, circularity, probe_r2 and phase_rqi are about.
 
     >>> import grokinterp as gi
-    >>> found = gi.geometry.representations("mod31-small", step=[0, 2000, 10_000], n_null=19)
-    >>> found.table()[["step", "cloud", "symmetry", "symmetry_null95", "key_share"]].round(2)
-    >>> found.frequencies().query("cloud == 'answers' and key").round(2).tail(3)
+    >>> found = gi.geometry.representations("mod31-small", step=[0, 10_000], n_null=19)
+    >>> found.table()[["step", "cloud", "symmetry", "symmetry_null95", "n_points"]].round(2)
+        step        cloud  symmetry  symmetry_null95  n_points
+    0      0    embedding      0.05             0.06        31
+    1      0  unembedding      0.03             0.06        31
+    2      0      answers      0.07             0.10        24
+    3  10000    embedding      0.89             0.06        31
+    4  10000  unembedding      0.97             0.05        31
+    5  10000      answers      0.89             0.12        24
+    >>> found.notes[2]
+    '7 answers have no input of these rows'
     """
 
     steps: tuple[int, ...]
@@ -126,18 +134,19 @@ class Representations(Result):
         Checkpoints that lie close are alike, so that a null which is passed by chance is passed
         twice: `h1_held_from` is harder to reach.
         """
-        return {cloud: first_above(*curve) for cloud, curve in self._loops().items()}
+        return {name: first_above(*curve) for name, curve in self._loops().items()}
 
     @property
     def h1_held_from(self) -> dict[str, int | None]:
         """The first checkpoint, of two at least, from which a loop stays above its null."""
-        return {cloud: held_above(*curve) for cloud, curve in self._loops().items()}
+        return {name: held_above(*curve) for name, curve in self._loops().items()}
 
-    def _loops(self) -> dict[str, list[list[float]]]:
+    def _loops(self) -> dict[str, tuple[list[int], list[float], list[float]]]:
         """Steps, longest loops and nulls of every cloud."""
-        names = ["step", "h1", "h1_null95"]
-        table = self.table().groupby("cloud", sort=False)[names]
-        return {str(cloud): [rows[name].tolist() for name in names] for cloud, rows in table}
+        return {
+            str(cloud): (rows["step"].tolist(), rows["h1"].tolist(), rows["h1_null95"].tolist())
+            for cloud, rows in self.table().groupby("cloud", sort=False)
+        }
 
     def _lines(self) -> list[str]:
         dated = sorted(
@@ -206,7 +215,8 @@ def representations(
 
     The transition of a cloud is the first checkpoint from which its symmetry (its between_share,
     where there is no symmetry) stays above the middle between its value at memorisation and its
-    maximum. What a task has no group for is NaN, and `notes` say why.
+    maximum. What a task has no group for is NaN, and `notes` say why. Means over few inputs are
+    noisy: with five or so to an answer, the answers' order is seen late.
 
     Symmetry is Kornblith et al.'s CKA (2019, arXiv 1905.00414) with the cloud's own average,
     phase_rqi is after Liu et al. 2022 (arXiv 2205.10343), loops over training are in Tang et al.
@@ -214,8 +224,13 @@ def representations(
     say that the network uses it, and a date says nothing of its cause.
 
     >>> import grokinterp as gi
-    >>> found = gi.geometry.representations("mod31-small", of="answers", n_null=0)
-    >>> found.transition("answers").step, found.transition("test_accuracy").step, found.grok_step
+    >>> wanted = ["embedding", "unembedding"]
+    >>> found = gi.geometry.representations("mod31-small", [0, 300, 10_000], of=wanted, n_null=0)
+    >>> for name in wanted:
+    ...     rows = found.table().query("cloud == @name")
+    ...     print(name, rows[["symmetry", "key_share", "probe_r2"]].round(2).to_numpy().tolist())
+    embedding [[0.05, 0.24, -0.86], [0.53, 0.59, 0.11], [0.89, 0.9, 0.96]]
+    unembedding [[0.03, 0.21, -1.1], [0.7, 0.55, 0.64], [0.97, 0.97, 0.98]]
     """
     run = run_of(x, task=task, train_mask=train_mask)
     n_null = whole("n_null", n_null, least=0, such_as="39")
@@ -310,7 +325,9 @@ class _Seen:
             orbits = orbits_of(self.group, cloud.order)
             self._symmetry(row, points, orbits[cloud.elements][:, cloud.elements])
         if len(points) < cloud.order:
-            self._note(step, f"{cloud.order - len(points)} {cloud.name} have no input of these rows")
+            self._note(
+                step, f"{cloud.order - len(points)} {cloud.name} have no input of these rows"
+            )
         if self.keys and ordered and len(points) == cloud.order:
             self._frequencies(row, points)
             self._planes(row, cloud, {k: plane_coordinates(points, k) for k in self.keys})
@@ -377,11 +394,10 @@ class _Seen:
     def notes(self) -> list[str]:
         """What is to be said of the clouds, each once, and what chance alone would pass."""
         n_steps = len({row["step"] for row in self.rows})
-        found = [
-            note + (f" (step {at[0]}" + f" and {len(at) - 1} more" * (len(at) > 1) + ")")
-            * (0 < len(at) < n_steps)
-            for note, at in self.said.items()
-        ]  # fmt: skip
+        found = []
+        for note, at in self.said.items():
+            more = f" and {len(at) - 1} more" * (len(at) > 1)
+            found.append(f"{note} (step {at[0]}{more})" if 0 < len(at) < n_steps else note)
         n_tests = sum(math.isfinite(row["h1_null95"]) for row in self.rows)  # type: ignore[arg-type]
         if n_tests > 1:
             found.append(
@@ -427,7 +443,7 @@ def _dates(run: Run, seen: _Seen) -> tuple[dict[str, object], list[str]]:
         )
         if column == "between_share" and transitions[-1].step is not None:
             notes.append(f"the transition of {name} is that of its between_share")
-    fit, how = fit_transitions(run, after)
+    fit, how = fit_transitions(run, sorted(frame["step"].unique().tolist()), after)
     if how:
         notes.append(f"test_accuracy and test_loss are {how}")
     dates = {"memorization_step": after, "grok_step": phases.grok_step}
@@ -438,10 +454,9 @@ def _dates(run: Run, seen: _Seen) -> tuple[dict[str, object], list[str]]:
 def _representations(run: Run) -> Columns:
     """When the clouds of operands and answers came into the group's shape, by their symmetry."""
     found = representations(run, n_null=0)
-    columns: Columns = {
+    if all(each.step is None for each in found.transitions):
+        raise InputError(f"no transition is dated: {found.transitions[0].reason}.")
+    return {
         f"{each.cloud}_step": math.nan if each.step is None else float(each.step)
         for each in found.transitions
     }
-    if all(math.isnan(x) for x in columns.values()):
-        raise InputError(f"no transition is dated: {found.transitions[0].reason}.")
-    return columns

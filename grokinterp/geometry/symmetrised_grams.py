@@ -44,7 +44,7 @@ def group_symmetry(points: Float[Tensor, "n d"], group: Int[Tensor, "n n"] | Non
     1.0
     >>> shuffled = circle[torch.randperm(12, generator=torch.Generator().manual_seed(0))]
     >>> round(group_symmetry(shuffled), 2)
-    0.12
+    0.09
     """
     gram = centred_gram(tensor("points", points, ndim=2))
     return symmetry_of(gram, orbits_of(group, len(gram)))

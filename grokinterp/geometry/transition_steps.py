@@ -11,11 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from grokinterp.base.errors import InputError
-from grokinterp.progress.curves import Curve, read_curves
+from grokinterp.progress.curves import read_curves
 from grokinterp.progress.rises import rise_of
-from grokinterp.progress.scored_checkpoints import unseen_measures
+from grokinterp.progress.scored_checkpoints import choose_rows, score
 from grokinterp.runs.metrics import UNMIRRORED
 from grokinterp.runs.run import Run
+from grokinterp.tasks.task import has_mirrors
 
 LEAST_RISE = 0.2  # of a share, from 0 to 1; of a loss, as a share of what it is at memorisation
 FIT = ("test_accuracy", "test_loss")
@@ -32,8 +33,9 @@ class Transition:
     says why.
 
     >>> import grokinterp as gi
-    >>> found = gi.geometry.representations("mod31-small", n_null=0)
-    >>> [(each.cloud, each.step, each.interval) for each in found.transitions[2:4]]
+    >>> found = gi.geometry.representations("mod31-small", of="unembedding", n_null=0)
+    >>> [(each.cloud, each.step, each.interval) for each in found.transitions[:2]]
+    [('unembedding', 1000, (800, 1000)), ('test_accuracy', 1400, (1390, 1400))]
     """
 
     cloud: str
@@ -56,7 +58,7 @@ def transition_of(
 
     >>> found = transition_of("answers", [0, 10, 20, 30], [0.0, 0.1, 0.9, 1.0], after=5)
     >>> found.step, found.interval, round(found.width, 1)
-    (20, (10, 20), 11.1)
+    (20, (10, 20), 9.9)
     >>> transition_of("answers", [0, 10, 20], [0.0, 0.9, 1.0], after=5).reason
     'memorised at 5, it rises from 0.9 to 1, by less than 0.2'
     """
@@ -87,48 +89,45 @@ def transition_of(
     )  # fmt: skip
 
 
-def fit_transitions(run: Run, after: float | None) -> tuple[tuple[Transition, ...], str]:
-    """Those of test accuracy and test loss, on unmirrored pairs where there are mirrors, and how.
+def fit_transitions(
+    run: Run, steps: Sequence[int], after: float | None
+) -> tuple[tuple[Transition, ...], str]:
+    """Those of test accuracy and test loss, and on what they are.
 
-    From the run's metrics; at checkpoints, where these have no unmirrored pairs.
+    On unmirrored pairs where there are mirrors: as logged, or at these checkpoints where they were
+    not. On all test inputs else.
     """
     try:
-        curves, how = _fit_curves(run)
+        curves, how = _fit_curves(run, steps)
     except InputError as error:
         reason = str(error).rstrip(".")
         return tuple(Transition(cloud=name, reason=reason) for name in FIT), ""
     found = []
-    for name, (steps, values) in zip(FIT, curves, strict=True):
+    for name, (at, values) in zip(FIT, curves, strict=True):
         falls = name == "test_loss"
-        start = next((y for s, y in zip(steps, values, strict=True) if s >= (after or 0)), 1.0)
+        start = next((y for s, y in zip(at, values, strict=True) if s >= (after or 0)), 1.0)
         least = LEAST_RISE * (start if falls and math.isfinite(start) else 1.0)
-        found.append(transition_of(name, steps, values, after=after, falls=falls, least_rise=least))
+        found.append(transition_of(name, at, values, after=after, falls=falls, least_rise=least))
     return tuple(found), how
 
 
-def _fit_curves(run: Run) -> tuple[list[Points], str]:
+def _fit_curves(run: Run, steps: Sequence[int]) -> tuple[list[Points], str]:
     """Steps and values of accuracy and of loss, and of which inputs they are."""
     curves = read_curves(run.metrics, str(run.path))
-    loss_name, accuracy_name = UNMIRRORED
-    for names, how in (
-        ((accuracy_name, loss_name), "on unmirrored test pairs, as logged"),
-        (None, "on unmirrored test pairs, at checkpoints"),
-        (("test_acc", "test_loss"), "on all test inputs, as logged"),
-    ):
-        if names is None:
-            if run.architecture.missing is not None:
-                continue
-            table = unseen_measures(run)
-            if accuracy_name not in table:
-                continue
-            steps = table["step"].tolist()
-            return [(steps, table[x].tolist()) for x in (accuracy_name, loss_name)], how
-        smooth = [curves.smooth(name) for name in names]
-        if smooth[0] is not None:
-            return [
-                ([], []) if x is None else (x.steps.tolist(), x.values.tolist()) for x in smooth
-            ], how
-    return [([], []), ([], [])], ""
+    logged = [curves.smooth(name) for name in reversed(UNMIRRORED)]
+    how = "on unmirrored test pairs, as logged"
+    if logged[0] is None and has_mirrors(run.task):
+        chosen = choose_rows(run, "unmirrored")
+        if len(chosen.numbers):
+            seen = [score(run.snapshot(step), chosen.numbers, step) for step in steps]
+            accuracies = [float(each.right.double().mean()) for each in seen]
+            losses = [float(each.losses.mean()) for each in seen]
+            at = list(steps)
+            return [(at, accuracies), (at, losses)], "on unmirrored test pairs, at checkpoints"
+    if logged[0] is None:
+        logged = [curves.smooth(name) for name in ("test_acc", "test_loss")]
+        how = "on all test inputs, as logged"
+    return [([], []) if x is None else (x.steps.tolist(), x.values.tolist()) for x in logged], how
 
 
 def first_above(

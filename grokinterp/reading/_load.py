@@ -256,7 +256,7 @@ def steps_of(x: Subject, step: int | Sequence[int] | str) -> list[int]:
     return found
 
 
-def rising_steps(run: Run, steps: Sequence[int] | str) -> list[int]:
+def rising_steps(run: Run, steps: int | Sequence[int] | str) -> list[int]:
     """The checkpoints that `steps` asks for, which have to rise; -1 is the last."""
     found = []
     for step in steps_of(run, steps):

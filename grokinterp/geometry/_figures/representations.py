@@ -31,7 +31,6 @@ PANELS = (  # measure, its null, the title of its axis
 )
 
 
-
 @draws(Representations)
 @found_by(representations, Representations)
 def plot_representations(found: Representations) -> Figure:
@@ -42,8 +41,9 @@ def plot_representations(found: Representations) -> Figure:
     panel, by an x and a cross. Phases are shaded, as far as the run's curves tell them.
 
     >>> import grokinterp as gi
-    >>> drawn = gi.viz.plot_representations(gi.load("mod31-small"), n_null=0)
-    >>> [line.name for line in drawn.data if line.showlegend is not False]
+    >>> drawn = gi.viz.plot_representations("mod31-small", step=[0, 300, 10_000], n_null=0)
+    >>> [line.name for line in drawn.data if line.showlegend]
+    ['embedding', 'unembedding', 'answers']
     """
     checked(found, Representations, "geometry.representations")
     table = found.table()
@@ -112,15 +112,16 @@ def plot_clouds(found: Representations, *, steps: Sequence[int] | None = None) -
 
     A row of panels per cloud, a column per step: four of those that were measured, spread evenly,
     unless `steps` says which. The plane of frequency k is that of cos and sin of w_k x; colours go
-    once around as k x goes from 0 to n, so that a circle is a ring of colours in their order. k is the
-    key frequency of the largest share of that cloud at that step. Without key frequencies, or where
-    points are left out, axes are the first two principal components and colours the places of the
-    points. Every panel has its own scale, 1 being the RMS radius of its points in the plane. It is
-    a projection: what looks round here may be a small part of the cloud, as the percentages say.
+    once around as k x goes from 0 to n, so that a circle is a ring of colours in their order. k is
+    the key frequency of the largest share of that cloud at that step. Without key frequencies, or
+    where points are left out, axes are the first two principal components and colours the places of
+    the points. Every panel has its own scale, 1 being the RMS radius of its points in the plane. It
+    is a projection: what looks round here may be a small part of the cloud, as percentages say.
 
     >>> import grokinterp as gi
     >>> drawn = gi.viz.plot_clouds("mod31-small", step=[0, 300, 10_000], n_null=0)
-    >>> [panel.text for panel in drawn.layout.annotations][:3], len(drawn.data)
+    >>> [panel.text for panel in drawn.layout.annotations][:2], len(drawn.data)
+    (['embedding, 0<br>k = 8 (10%)', 'embedding, 300<br>k = 14 (31%)'], 9)
     """
     checked(found, Representations, "geometry.representations")
     if not found.planes:
@@ -172,7 +173,7 @@ def _strongest(found: Representations, cloud: str, step: int) -> tuple[int | Non
     key = table[(table["cloud"] == cloud) & (table["step"] == step) & table["key"].astype(bool)]
     if not len(key):
         return None, 0.0
-    best = key.loc[key["share"].astype(float).idxmax()]
+    best = key.sort_values("share").iloc[-1]
     return int(best["frequency"]), float(best["share"])
 
 
