@@ -91,6 +91,7 @@ LATER.update(
             "grokinterp.geometry.plane_of_paths",
             "grokinterp.geometry.line_between",
             "grokinterp.geometry.learning_coefficient",
+            "grokinterp.geometry._representations",
             "grokinterp.encodings.run_measures",
         ),
         "claim": (

@@ -31,13 +31,13 @@ from grokinterp.fourier._figures import (
     plot_key_frequencies,
     plot_neuron_logit_spectrum,
 )
+from grokinterp.geometry._figures.basin import plot_learning_coefficient
 from grokinterp.geometry._figures.curvature import (
     plot_curvature,
     plot_noise_radius,
     plot_spectral_density,
 )
 from grokinterp.geometry._figures.line import plot_mode_connectivity
-from grokinterp.geometry._figures.basin import plot_learning_coefficient
 from grokinterp.geometry._figures.loss_slices import plot_loss_slice
 from grokinterp.geometry._figures.paths import (
     plot_drift,
@@ -46,6 +46,7 @@ from grokinterp.geometry._figures.paths import (
     plot_trajectories,
 )
 from grokinterp.geometry._figures.plane import plot_weight_plane
+from grokinterp.geometry._figures.representations import plot_clouds, plot_representations
 from grokinterp.geometry._figures.used_or_not import plot_routing
 from grokinterp.progress._figures.curves import plot_emergence, plot_phases, plot_progress
 from grokinterp.progress._figures.transitions import (
@@ -62,16 +63,16 @@ from grokinterp.training._figures import plot_balance
 __all__ = [
     "Figure", "circuitsvis_script", "comparison_page", "explain_page", "plot_ablation",
     "plot_abruptness", "plot_attention", "plot_attribution", "plot_balance",
-    "plot_circuit_graph", "plot_cluster_norms", "plot_comparison", "plot_correctness",
-    "plot_critical_size", "plot_curvature", "plot_descents", "plot_drift", "plot_efficiency",
-    "plot_embedding_circles", "plot_embedding_heat_map", "plot_embedding_spectrum",
-    "plot_emergence", "plot_explain", "plot_faithfulness", "plot_fourier_heat_map",
-    "plot_information_path", "plot_kernel", "plot_key_frequencies", "plot_learning_coefficient",
-    "plot_logits", "plot_loss_slice", "plot_mode_connectivity", "plot_neuron_clusters",
-    "plot_neuron_fourier", "plot_neuron_logit_spectrum", "plot_neurons", "plot_noise_radius",
-    "plot_norm_landscape", "plot_phase_diagram", "plot_phase_shares", "plot_phases",
-    "plot_progress", "plot_pruning_curves", "plot_ranks", "plot_routing", "plot_scaling",
-    "plot_slingshots", "plot_spectral_density", "plot_speed_ups", "plot_trajectories",
-    "plot_weight_plane", "sweep_page",
+    "plot_circuit_graph", "plot_clouds", "plot_cluster_norms", "plot_comparison",
+    "plot_correctness", "plot_critical_size", "plot_curvature", "plot_descents", "plot_drift",
+    "plot_efficiency", "plot_embedding_circles", "plot_embedding_heat_map",
+    "plot_embedding_spectrum", "plot_emergence", "plot_explain", "plot_faithfulness",
+    "plot_fourier_heat_map", "plot_information_path", "plot_kernel", "plot_key_frequencies",
+    "plot_learning_coefficient", "plot_logits", "plot_loss_slice", "plot_mode_connectivity",
+    "plot_neuron_clusters", "plot_neuron_fourier", "plot_neuron_logit_spectrum", "plot_neurons",
+    "plot_noise_radius", "plot_norm_landscape", "plot_phase_diagram", "plot_phase_shares",
+    "plot_phases", "plot_progress", "plot_pruning_curves", "plot_ranks", "plot_representations",
+    "plot_routing", "plot_scaling", "plot_slingshots", "plot_spectral_density",
+    "plot_speed_ups", "plot_trajectories", "plot_weight_plane", "sweep_page",
 ]  # fmt: skip
 __getattr__, __dir__ = room_names(__name__, __all__)

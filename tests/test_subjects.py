@@ -36,6 +36,7 @@ QUICK = {  # arguments, of functions that need some or take long without
     "balance": {"steps": [10_000]},
     "ranks": {"steps": [10_000]},
     "cluster_norms": {"steps": [10_000]},
+    "representations": {"step": 10_000, "n_null": 0},
     "explain": {"claims": ["A1", "A2"]},
     "curvature": {"n_samples": 20, "n_lanczos": 2, "n_probes": 1},
     "noise_radius": {"n_draws": 1, "n_samples": 50},
@@ -47,6 +48,8 @@ QUICK = {  # arguments, of functions that need some or take long without
     "plot_explain": {"claims": ["A1", "A2"]},
     "plot_faithfulness": {"placebos": 2},
     "plot_information_path": {"n_samples": 16},
+    "plot_clouds": {"step": 10_000, "n_null": 0},
+    "plot_representations": {"step": 10_000, "n_null": 0},
     "plot_kernel": {"per_class": 2, "probes": 1, "sets": 1},
     "plot_mode_connectivity": {"n_points": 3, "align": False},
     "plot_routing": {"step": -1, "placebos": 2},
@@ -164,6 +167,7 @@ def test_an_analysis_takes_every_kind(name, subjects):
     for kind, (x, about) in subjects.items():
         if kind in ("snapshot", "hooked model"):
             options.pop("steps", None)
+            options.pop("step", None)
             if name in OF_SEVERAL:
                 with pytest.raises(gi.InputError, match="one checkpoint"):
                     function(x, **options, **about)
@@ -185,8 +189,10 @@ def test_an_analysis_takes_every_kind(name, subjects):
 
 @pytest.mark.parametrize("name", sorted(FIGURES.keys() - OF_TABLES - OF_RUNS))
 def test_a_figure_is_drawn_of_every_kind(name, subjects):
-    draw, options = FIGURES[name], QUICK.get(name, {})
+    draw, options = FIGURES[name], dict(QUICK.get(name, {}))
     for kind, (x, about) in subjects.items():
+        if kind in ("snapshot", "hooked model"):
+            options.pop("step", None)
         if name in OF_SEVERAL and kind in ("snapshot", "hooked model"):
             with pytest.raises(gi.InputError, match="one checkpoint"):
                 draw(x, **options, **about)

@@ -112,11 +112,11 @@ def found_by(analysis: Callable[..., Any], kind: type) -> Callable[[T], T]:
                 raise InputError(f"{key!r} is of {name}, which has found this; leave it out here.")
             return draw(x, **mine)
 
+        named = (Parameter.KEYWORD_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
         theirs = [
             each.replace(kind=Parameter.KEYWORD_ONLY)  # a picture takes all but x by name
             for each in takes[1:]
-            if each.kind in (Parameter.KEYWORD_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
-            and each.name not in its
+            if each.kind in named and each.name not in its
         ]
         shown = [first.replace(name="x", annotation=Parameter.empty), *own, *theirs]
         plot.__signature__ = signature(draw).replace(parameters=shown)  # type: ignore[attr-defined]

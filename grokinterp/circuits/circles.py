@@ -31,6 +31,22 @@ from grokinterp.tasks.modular import ModularTask
 SINGULAR_ROUNDING = 1e-6  # relative: smaller singular values are those of float32
 
 
+def plane_coordinates(tokens: Float[Tensor, "n d_model"], k: int) -> Float[Tensor, "n 2"]:
+    """Each row of a table of tokens on the plane of cos and sin of w_k x.
+
+    With C = sum_x cos(w_k x) row_x and S the same of sin, the axes are C / |C| and the part of S
+    orthogonal to C, of length 1; rows of a perfect circle of frequency k are r (cos w_k x,
+    sin w_k x). 0 along an axis that does not exist: no C, S in the direction of C, or 2 k = n.
+    """
+    axes: list[Tensor] = []
+    for row in fourier_basis(len(tokens))[2 * k - 1 : 2 * k + 1] @ tokens.double():
+        for axis in axes:
+            row = row - (row @ axis) * axis
+        axes.append(torch.nn.functional.normalize(row, dim=0))
+    found = tokens.double() @ torch.stack(axes, dim=1)
+    return torch.nn.functional.pad(found, (0, 2 - found.shape[1]))
+
+
 @dataclass(frozen=True)
 class PrincipalComponent:
     """Of the embedding: its leading frequency, and the share of its variance along that one."""

@@ -24,8 +24,9 @@ from grokinterp.encodings.pruning import (
     weight_names,
 )
 from grokinterp.encodings.pruning_curves import PruningCurve, compressibility, pruning_curve
-from grokinterp.encodings.ranks_over_training import Ranks, effective_rank, effective_ranks, ranks
+from grokinterp.encodings.ranks_over_training import Ranks, ranks
 from grokinterp.encodings.run_measures import features, observable_correlations
+from grokinterp.geometry.ranks_of_matrices import effective_rank, effective_ranks
 
 __all__ = [
     "Coordinates", "Efficiency", "EfficiencyFit", "PruningCurve", "PruningOrder", "QuantizedSize",

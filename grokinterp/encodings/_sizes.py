@@ -23,8 +23,8 @@ from grokinterp.base.result import Result
 from grokinterp.circuits.ablation import Score, score
 from grokinterp.encodings.bases import as_matrix
 from grokinterp.encodings.pruning import weight_names
-from grokinterp.encodings.ranks_over_training import effective_rank
 from grokinterp.fourier.basis import gini
+from grokinterp.geometry.ranks_of_matrices import effective_rank
 from grokinterp.models.architecture import Weights
 from grokinterp.reading._load import Subject, snapshot_of
 from grokinterp.runs._snapshot import Snapshot

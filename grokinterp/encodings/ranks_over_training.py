@@ -1,80 +1,27 @@
 """Of what rank are the matrices of a model over training? Four definitions, side by side.
 
-A matrix of floats has full rank; an effective rank says how many of its singular values count. The
-definitions disagree, most of all where a few values lead a long tail, so each has its name here.
+`grokinterp.geometry.ranks_of_matrices` has the definitions, which disagree.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pandas as pd
-import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from grokinterp.base.checks import tensor
 from grokinterp.base.errors import InputError
 from grokinterp.base.result import Result
+from grokinterp.geometry.ranks_of_matrices import DEFINITIONS, effective_ranks
 from grokinterp.models.architecture import is_bias
 from grokinterp.reading._load import Subject, progress_bar, rising_steps, run_of
 from grokinterp.runs._snapshot import Snapshot
 from grokinterp.tasks.task import Task
 
-Singular = Float[Tensor, " n"]  # singular values over the largest, so that no sum overflows
-
-
-def _entropic(weights: Singular) -> float:
-    """exp(H) of what is given, normalised to sum 1."""
-    return float(torch.special.entr(weights / weights.sum()).sum().exp())
-
-
-DEFINITIONS: dict[str, Callable[[Singular], float]] = {
-    "entropy_rank": _entropic,
-    "entropy_rank_squared": lambda s: _entropic(s.square()),
-    "stable_rank": lambda s: float(s.square().sum()),
-    "participation": lambda s: float(s.square().sum() ** 2 / s.pow(4).sum()),
-}
 SPECIAL = {"embed.W_E": "W_E", "unembed.W_U": "W_U"}  # short names of weights of ours
 OF_ONE_LAYER = {"blocks.0.mlp.W_in": "W_in", "blocks.0.mlp.W_out": "W_out"}
 PRODUCT = "W_out W_U"
-
-
-def effective_rank(matrix: Float[Tensor, "m n"]) -> float:
-    r"""exp(H) of the normalised singular values, p_i = s_i / sum s, H = - sum p_i log p_i.
-
-    From 1 to min(m, n), however small the values are. Roy and Vetterli 2007 (EUSIPCO); DeMoss et
-    al. 2024 (arXiv 2412.09810) follow it over grokking. InputError for a matrix of zeros, which has
-    none. It does not say which directions the network reads.
-
-    >>> round(effective_rank(torch.eye(3)), 6), round(effective_rank(torch.ones(3, 2)), 6)
-    (3.0, 1.0)
-    """
-    return effective_ranks(matrix)["entropy_rank"]
-
-
-def effective_ranks(matrix: Float[Tensor, "m n"]) -> dict[str, float]:
-    r"""Four effective ranks of a matrix, from its singular values s in float64.
-
-    entropy_rank          exp(H) of p_i = s_i / sum s (Roy and Vetterli 2007, EUSIPCO)
-    entropy_rank_squared  exp(H) of p_i = s_i^2 / sum s^2, shares of the sum of squares
-    stable_rank           sum s^2 / max s^2 (Rudelson and Vershynin 2007, arXiv math/0503442)
-    participation         (sum s^2)^2 / sum s^4, 1 over the sum of the squared shares
-
-    All are from 1 to the rank, equal to it where all nonzero values are equal, and do not depend on
-    the scale of the matrix; stable_rank <= participation <= entropy_rank_squared <= entropy_rank.
-    InputError for a matrix of zeros, and for entries that are not finite.
-
-    >>> two_and_a_tail = torch.diag(torch.tensor([1.0, 1.0, *[0.1] * 8]))
-    >>> {name: round(x, 2) for name, x in effective_ranks(two_and_a_tail).items()}
-    {'entropy_rank': 5.41, 'entropy_rank_squared': 2.48, 'stable_rank': 2.08, 'participation': 2.16}
-    """
-    if not tensor("matrix", matrix, ndim=2).isfinite().all():
-        raise InputError("a matrix with entries that are not finite has no effective rank.")
-    singular = torch.linalg.svdvals(matrix.double())
-    if not singular.sum() > 0:
-        raise InputError("a matrix of zeros has no effective rank; leave it out.")
-    return {name: rank(singular / singular.max()) for name, rank in DEFINITIONS.items()}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,11 +4,9 @@ from collections.abc import Sequence
 from typing import Unpack
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from grokinterp.base.errors import InputError
-from grokinterp.circuits.circles import centred_embedding
+from grokinterp.circuits.circles import centred_embedding, plane_coordinates
 from grokinterp.figures._figure import AROUND_CIRCLE, COLOURS, Figure, at, place, small_multiples
 from grokinterp.figures.heat_maps import BAR
 from grokinterp.fourier._figures import Shown, draw_steps
@@ -99,22 +97,6 @@ def embedding_circles(snapshot: Snapshot, keys: Sequence[int]) -> Figure:
     ends = [-1.08 * reach, 1.08 * reach]
     drawn.update_xaxes(nticks=4)  # on a phone there is room for no more
     return drawn.update_xaxes(range=ends).update_yaxes(range=ends)
-
-
-def plane_coordinates(tokens: Float[Tensor, "n d_model"], k: int) -> Float[Tensor, "n 2"]:
-    """Each row of a table of tokens on the plane of cos and sin of w_k x.
-
-    With C = sum_x cos(w_k x) row_x and S the same of sin, the axes are C / |C| and the part of S
-    orthogonal to C, of length 1; rows of a perfect circle of frequency k are r (cos w_k x,
-    sin w_k x). 0 along an axis that does not exist: no C, S in the direction of C, or 2 k = n.
-    """
-    axes: list[Tensor] = []
-    for row in fourier_basis(len(tokens))[2 * k - 1 : 2 * k + 1] @ tokens.double():
-        for axis in axes:
-            row = row - (row @ axis) * axis
-        axes.append(torch.nn.functional.normalize(row, dim=0))
-    found = tokens.double() @ torch.stack(axes, dim=1)
-    return torch.nn.functional.pad(found, (0, 2 - found.shape[1]))
 
 
 def _share(part: float, whole: float) -> str:

@@ -25,7 +25,7 @@ from grokinterp.geometry.density_of_eigenvalues import (
 )
 from grokinterp.geometry.loss_curvature import Curvature, curvature
 from grokinterp.geometry.noise_in_weights import NoiseRadius, noise_radius
-from grokinterp.progress._figures.curves import shade_phases
+from grokinterp.progress._figures.curves import shade
 from grokinterp.progress.phases import Phases
 
 OF_LOSS = {"raw": "other", "matched": "key"}
@@ -161,7 +161,7 @@ def _over_training(
     drawn.update_xaxes(title_text=STEPS, row=panels, col=1)
     if phases is not None:
         checked(phases, Phases, "gi.detect_phases")
-        shade_phases(drawn, phases, last=last)
+        shade(drawn, phases, last=last)
     drawn.update_layout(
         hovermode="x unified",
         height=max(500, 200 + 220 * panels),

@@ -14,7 +14,7 @@ from grokinterp.figures._figure import (
     series,
 )
 from grokinterp.geometry.known_but_not_used import Routing, routing
-from grokinterp.progress._figures.curves import shade_phases
+from grokinterp.progress._figures.curves import shade
 
 OWN = (COLOURS["test"], COLOURS["other"])  # of the network and of placebos: no hook has them
 
@@ -89,5 +89,5 @@ def plot_routing(found: Routing) -> Figure:
     drawn.update_layout(hovermode="x unified", height=700, showlegend=True)
     drawn.update_layout(margin={"b": 130})
     if len(steps) > 1:
-        shade_phases(drawn, found, last=steps[-1])
+        shade(drawn, found, last=steps[-1])
     return known_alone(drawn, found.notes)

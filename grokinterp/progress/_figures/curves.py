@@ -87,7 +87,7 @@ def plot_phases(phases: Phases) -> Figure:
             mode="lines" if len(known) > 1 else "markers",
         )
     drawn.update_layout(hovermode="x unified")
-    shade_phases(drawn, phases, last=int(curves["step"].iloc[-1]))
+    shade(drawn, phases, last=int(curves["step"].iloc[-1]))
     return drawn
 
 
@@ -166,7 +166,7 @@ def plot_progress(
         )
     drawn.update_layout(hovermode="x unified", height=640 if last == 2 else 800)
     if phases is not None:
-        shade_phases(drawn, phases, last=int(measures["step"].iloc[-1]))
+        shade(drawn, phases, last=int(measures["step"].iloc[-1]))
     return drawn
 
 
@@ -246,17 +246,22 @@ def plot_emergence(shares: pd.DataFrame, *, frequencies: Sequence[int] | None = 
 
 
 class Dated(Protocol):
-    """What has phases and crossings, as `Phases` does."""
+    """What has phases and crossings, as `Phases` and results that hold those of a run."""
 
     @property
-    def phases(self) -> tuple[Phase, ...] | None: ...
+    def phases(self) -> tuple[Phase, ...] | None:
+        """Where they begin and end."""
+
     @property
-    def memorization_step(self) -> Step | None: ...
+    def memorization_step(self) -> Step | None:
+        """When training inputs are memorised."""
+
     @property
-    def grok_step(self) -> Step | None: ...
+    def grok_step(self) -> Step | None:
+        """When test inputs are answered."""
 
 
-def shade_phases(drawn: Figure, phases: Dated, *, last: int) -> None:
+def shade(drawn: Figure, phases: Dated, *, last: float) -> None:
     """Phases as areas and crossings as lines, named in the legend, where no name can overlap."""
     for phase in phases.phases or ():
         if phase.start is not None:
