@@ -220,7 +220,7 @@ def explain(
 
 
 def explain_known(run: Run, *, name: str, **given: Any) -> Claims:
-    """All claims on one run of which some analyses are known already, by their `RunEvidence` name."""
+    """All claims on one run of which some analyses are known, by their names in `RunEvidence`."""
     return explained({name: RunEvidence(run, name, given=given)}, {}, _asked(None))
 
 

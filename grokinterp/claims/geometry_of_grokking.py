@@ -13,6 +13,7 @@ run.
 
 import math
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 
 from grokinterp.base.errors import InputError
 from grokinterp.claims.evidence import FEWEST
@@ -123,8 +124,8 @@ def geometry_before_accuracy(run: RunEvidence) -> Finding:
     earlier = logged[logged < grokked]
     last = (float(earlier.max()) if len(earlier) else grokked, grokked)
     intervals = [*(date.interval or (math.nan, math.nan) for date in dates), last]
-    inside = all(a[1] <= b[0] for a, b in zip(intervals, intervals[1:], strict=False))
-    against = any(a[0] >= b[1] for a, b in zip(intervals, intervals[1:], strict=False))
+    inside = all(a[1] <= b[0] for a, b in pairwise(intervals))
+    against = any(a[0] >= b[1] for a, b in pairwise(intervals))
     numbers = {f"{date.cloud}_step": float(date.step or math.nan) for date in dates}
     numbers["grok_step"] = grokked
     numbers |= {f"{name}_leads_by": grokked - numbers[f"{name}_step"] for name in ORDER}
@@ -135,9 +136,10 @@ def geometry_before_accuracy(run: RunEvidence) -> Finding:
         + ", ".join(f"{numbers[f'{name}_leads_by']:g}" for name in ORDER)
     )
     # Four dates have 24 orders.
-    return Finding(side(inside, against), reason + beside(numbers, *(f"{x}_leads_by" for x in ORDER)),
-                   numbers, ONE, "changes in this order that do not lie between the same checkpoints",
-                   chance=1 / 24)  # fmt: skip
+    return Finding(
+        side(inside, against), reason + beside(numbers, *(f"{x}_leads_by" for x in ORDER)), numbers,
+        ONE, "changes in this order that do not lie between the same checkpoints", chance=1 / 24,
+    )  # fmt: skip
 
 
 @claim(
@@ -224,14 +226,16 @@ def narrowing(
 
 
 @narrowing("G4a", "the Hessian of the loss as it is", "of lambda_max and of the trace (both)",
-           "a sharp generalising basin in lambda_max: Acharya and Dhakal 2026 (arXiv 2603.15492)")  # fmt: skip
+           "a sharp generalising basin in lambda_max: Acharya and Dhakal 2026 (arXiv 2603.15492)",
+           )  # fmt: skip
 def narrow_raw(run: RunEvidence) -> Finding:
     """Whether the raw Hessian is larger in the generalising solution."""
     return compared(run, curvatures("raw", "lambda_max", "trace"))
 
 
 @narrowing("G4b", "the Hessian at one loss for both", "of lambda_max and of the trace (both) at a "
-           "training loss of 0.1", "own definition, as the raw Hessian falls by confidence alone")  # fmt: skip
+           "training loss of 0.1", "own definition, as the raw Hessian falls by confidence alone",
+           )  # fmt: skip
 def narrow_matched(run: RunEvidence) -> Finding:
     """Whether the Hessian at matched loss is larger in the generalising solution."""
     return compared(run, curvatures("matched", "lambda_max", "trace"))
@@ -270,9 +274,8 @@ def curvatures(loss_is: str, *names: str) -> Callable[[RunEvidence], Pairs]:
 
     def of(run: RunEvidence) -> Pairs:
         table = run.curvature.table()
-        rows = table[table["loss_is"] == loss_is].set_index("step")
-        first, last = run.ends
-        return {name: (float(rows.loc[first, name]), float(rows.loc[last, name])) for name in names}
+        rows = table[table["loss_is"] == loss_is]  # the earlier step, then the later
+        return {name: (float(rows[name].iloc[0]), float(rows[name].iloc[1])) for name in names}
 
     return of
 
@@ -280,8 +283,10 @@ def curvatures(loss_is: str, *names: str) -> Callable[[RunEvidence], Pairs]:
 def noise(run: RunEvidence) -> Pairs:
     """The noise radius on training inputs at both ends."""
     table = run.noise_radius.table()
-    of_train = table[table["rows"] == "train"].set_index("step")["radius"]
-    return {"radius": (float(of_train[run.ends[0]]), float(of_train[run.ends[1]]))}
+    of_train = table.loc[table["rows"] == "train", "radius"]
+    if len(of_train) != 2:
+        raise Undetermined("no input is known to be trained on", needs="a run with its split")
+    return {"radius": (float(of_train.iloc[0]), float(of_train.iloc[1]))}
 
 
 def coefficient(run: RunEvidence) -> Pairs:
@@ -298,8 +303,10 @@ def compared(
     pairs = measured(run)
     if not all(math.isfinite(x) and x > 0 for pair in pairs.values() for x in pair):
         known = ", ".join(f"{name} {a:.3g} and {b:.3g}" for name, (a, b) in pairs.items())
-        raise Undetermined(f"there is no ratio of {known} at steps {first} and {last}",
-                           needs="a memorising and a generalising checkpoint with these numbers")  # fmt: skip
+        raise Undetermined(
+            f"there is no ratio of {known} at steps {first} and {last}",
+            needs="a memorising and a generalising checkpoint with these numbers",
+        )
     numbers: dict[str, float] = {"memorising_step": first, "generalising_step": last}
     ratios = {name: after / before for name, (before, after) in pairs.items()}
     for name, (before, after) in pairs.items():
@@ -374,8 +381,8 @@ def wanders(run: RunEvidence) -> Finding:
     source=f"{ESSAY}, after Nanda et al. 2023 (arXiv 2301.05217, section 4)",
     rule="of the embedding at the last checkpoint: supported if its participation ratio is at most "
     f"{PER_FREQUENCY:g} dimensions per key frequency and half of the first checkpoint's, and its "
-    f"group symmetry at least {ORDERED:g}; contradicted if the ratio is above half of the first, or "
-    f"the symmetry below {NO_ORDER:g}",
+    f"group symmetry at least {ORDERED:g}; contradicted if the ratio is above half of the first, "
+    f"or the symmetry below {NO_ORDER:g}",
     needs="run",
     falsifiers=["a generalising network whose embedding keeps most of its dimensions", "one "
                 "without the symmetry of the task"],
@@ -462,15 +469,16 @@ def gaps(run: RunEvidence) -> dict[str, float]:
         raise Undetermined("; ".join(found.notes) or "the gap is not known",
                            needs="checkpoints with a decoder and its placebos")  # fmt: skip
     above = known["gap"].where(known["presence"] > known["placebo_max"], -math.inf).tolist()
-    peak = known.loc[known["gap"].idxmax()]
-    split = found.split().set_index("step").loc[peak["step"]]
+    peak = known.iloc[int(known["gap"].argmax())]
+    split = found.split()
+    interference = split.loc[split["step"] == peak["step"], "interference"]
     return {
         "largest_gap": float(peak["gap"]),
         "largest_gap_step": float(peak["step"]),
         "largest_gap_held": max(map(min, above, above[1:])),
         "presence_there": float(peak["presence"]),
         "accuracy_there": float(peak["accuracy"]),
-        "interference_there": float(split["interference"]),
+        "interference_there": float(interference.iloc[0]),
         "largest_placebo": float(known["placebo_max"].max()),
         "gap_at_end": float(known["gap"].iloc[-1]),
     }

@@ -17,9 +17,10 @@ from grokinterp.claims.registry import Undetermined
 from grokinterp.encodings.ranks_over_training import Ranks, ranks
 from grokinterp.geometry._representations import Representations, representations
 from grokinterp.geometry.known_but_not_used import Routing, routing
+from grokinterp.geometry.learning_coefficient import LearningCoefficient, local_learning_coefficient
 from grokinterp.geometry.loss_curvature import Curvature, curvature
+from grokinterp.geometry.loss_surface import loss_surface
 from grokinterp.geometry.noise_in_weights import NoiseRadius, noise_radius
-from grokinterp.geometry.sampled_basin import LearningCoefficient, local_learning_coefficient
 from grokinterp.geometry.tangent_kernel import TangentKernel, kernel
 from grokinterp.geometry.weight_path import Drift, drift
 from grokinterp.progress._abruptness import Abruptness, abruptness
@@ -37,6 +38,7 @@ from grokinterp.training.decay_balance import Balance, balance
 OF_TRAINING = (
     "objective", "margin", "output_scale", "batch_size", "reshuffle", "init", "init_scale",
 )  # fmt: skip
+RADIUS = 0.3  # of the norm of the weights
 OF_DATA = ("train_fraction", "n_train", "label_noise", "start", "start_step")
 
 
@@ -153,9 +155,14 @@ class RunEvidence:
 
     @cached_property
     def learning_coefficient(self) -> LearningCoefficient:
-        """What random motion around the weights costs at `ends`, held by one spring at both."""
+        """What random motion around the weights costs at `ends`, held by one spring at both.
+
+        The spring keeps noise within `RADIUS` of the norm of the memorising weights.
+        """
+        weights = loss_surface(self.run, step=self.ends[0]).theta
+        gamma = len(weights) / (RADIUS**2 * float(weights @ weights))
         return local_learning_coefficient(
-            self.run, self.ends, gamma=SPRING, halve=False, progress=self.progress
+            self.run, self.ends, gamma=gamma, halve=False, progress=self.progress
         )
 
     @property

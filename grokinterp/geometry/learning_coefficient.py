@@ -182,7 +182,7 @@ def local_learning_coefficient(
     ('not settled: epsilon gamma times the draws of the burn-in is 1, and the spring takes 3; ...)
     """
     run = run_of(x, task=task, train_mask=train_mask)
-    steps = rising_steps(run, step)  # type: ignore[arg-type]
+    steps = rising_steps(run, step)
     whole("n_chains", n_chains, least=1, such_as="2")
     whole("n_draws", n_draws, least=5, such_as="200")
     whole("batch_size", batch_size, least=1, such_as="1024")
