@@ -606,8 +606,8 @@ def test_the_grokked_run_in_full():
         assert least <= intervals[cloud][0] < intervals[cloud][1] <= most
     answers = found.table().query("cloud == 'answers'").set_index("step")
     above = answers.h1 > answers.h1_null95
-    assert above[3000:].all()
-    assert not above[:2000].any()
+    assert above.loc[3000:].all()
+    assert not above.loc[:2000].any()
     assert 2000 < found.h1_from["answers"] <= 3000
     assert 7000 <= found.h1_held_from["embedding"] <= 7300
     assert found.table().symmetry_null95.between(0.010, 0.014).all()
