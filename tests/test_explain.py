@@ -422,9 +422,10 @@ def test_every_claim_has_a_verdict_in_order(found):
 
 def test_the_shipped_run(found):
     supported = {name for name, verdict in found.verdicts.items() if verdict == "supported"}
-    assert supported == {"A2", "A5", "B3", "E1"}
+    assert supported == {"A2", "A5", "B3", "E1", "G7"}
     contradicted = {name for name, verdict in found.verdicts.items() if verdict == "contradicted"}
-    assert contradicted == {"A3", "D1", "E2"}
+    assert contradicted == {"A3", "D1", "E2", "G2", "G3", "G5"}
+    assert {name for name in found.verdicts if found[name].doubt} == {"G2", "G3", "G5", "G7"}
     assert (found["F1"].needs, found["A1"].needs) == ("--slow", "the control no_decay")
     known = [x for x in found.claims if x.verdict != "undetermined" and x.chance is not None]
     assert found.by_chance == pytest.approx(sum(x.chance for x in known))

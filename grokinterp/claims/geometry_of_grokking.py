@@ -444,12 +444,13 @@ def known_but_not_used(run: RunEvidence) -> Finding:
     _ = run.delay
     numbers = gaps(run)
     numbers |= steady_numbers(run, gaps)
+    interference = numbers["interference_there"]
     reason = (
         f"the largest gap is {numbers['largest_gap']:.2g} at step {numbers['largest_gap_step']:g}, "
         f"where a decoder reads {numbers['presence_there']:.2g} and the network answers "
-        f"{numbers['accuracy_there']:.2g} (placebos at most {numbers['largest_placebo']:.2g}); "
-        f"{numbers['interference_there']:.2g} of it is interference; at the end it is "
-        f"{numbers['gap_at_end']:.2g}"
+        f"{numbers['accuracy_there']:.2g} (placebos at most {numbers['largest_placebo']:.2g})"
+        + ("" if math.isnan(interference) else f", {interference:.2g} of it interference")
+        + f"; at the end it is {numbers['gap_at_end']:.2g}"
     )
     held, most = numbers["largest_gap_held"], numbers["largest_gap"]
     return Finding(

@@ -23,6 +23,7 @@ from grokinterp.geometry.loss_surface import loss_surface
 from grokinterp.geometry.noise_in_weights import NoiseRadius, noise_radius
 from grokinterp.geometry.tangent_kernel import TangentKernel, kernel
 from grokinterp.geometry.weight_path import Drift, drift
+from grokinterp.geometry.what_to_decode import usual_hooks
 from grokinterp.progress._abruptness import Abruptness, abruptness
 from grokinterp.progress._descents import Descents, descents
 from grokinterp.progress._detect_phases import detect_phases
@@ -119,9 +120,10 @@ class RunEvidence:
 
     @cached_property
     def routing(self) -> Routing:
-        """What can be read of the answer, and what the network gives, at every checkpoint."""
+        """How well the answer can be read of what the unembedding reads, at every checkpoint."""
         known: Routing | None = self.given.get("routing")
-        return known or routing(self.run, progress=self.progress)
+        hooks, _ = usual_hooks(self.run.snapshot())
+        return known or routing(self.run, hooks=hooks[-1:] or None, progress=self.progress)
 
     @cached_property
     def ends(self) -> tuple[int, int]:

@@ -1,0 +1,79 @@
+"""grokinterp geometry: what is printed, what scripts read, and what is refused."""
+
+import json
+
+import pandas as pd
+import pytest
+
+import grokinterp as gi
+
+pytestmark = pytest.mark.shapes_unchecked
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory):
+    """The object of one step, with its curvature, and the CSV of the same."""
+    import contextlib
+    import io
+    import sys
+
+    from grokinterp import cli
+
+    out = tmp_path_factory.mktemp("csv") / "shapes.csv"
+    before, sys.argv = sys.argv, [
+        "grokinterp", "geometry", "mod31-small", "--step", "-1", "--curvature", "--json",
+        "--out", str(out),
+    ]  # fmt: skip
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed), pytest.raises(SystemExit) as stopped:
+        cli.main()
+    sys.argv = before
+    assert not stopped.value.code
+    return json.loads(printed.getvalue()), pd.read_csv(out)
+
+
+def test_json_has_the_tables(asked):
+    found, _ = asked
+    assert found["run"] == "mod31-small"
+    wanted = {"step", "cloud", "symmetry", "symmetry_null95", "participation_ratio", "key_share",
+              "h1", "h1_null95"}  # fmt: skip
+    assert [row["cloud"] for row in found["steps"]] == ["embedding", "unembedding", "answers"]
+    for row in found["steps"]:
+        assert wanted <= row.keys()
+        assert row["step"] == 10_000
+    assert {"cloud", "step", "interval", "width", "reason"} <= found["transitions"][0].keys()
+    assert [x["cloud"] for x in found["transitions"]][-2:] == ["test_accuracy", "test_loss"]
+    assert [row["hook"] for row in found["routing"]][-1] == "blocks.0.hook_resid_post"
+    assert [row["loss_is"] for row in found["curvature"]] == ["raw", "matched"]
+    assert [row["rows"] for row in found["noise_radius"]] == ["train", "test"]
+    assert found["notes"]
+
+
+def test_they_are_what_python_gives(asked):
+    found, csv = asked
+    table = gi.geometry.representations("mod31-small", -1).table()
+    assert csv.columns.tolist() == table.columns.tolist()
+    for name in ("symmetry", "h1", "participation_ratio"):
+        assert csv[name].tolist() == pytest.approx(table[name].tolist())
+        assert [row[name] for row in found["steps"]] == pytest.approx(table[name].tolist())
+
+
+def test_a_pipe_gets_a_csv_and_what_was_left_out(run, tiny_run):
+    code, printed, said = run("geometry", tiny_run.path, "--step", "60")
+    assert code == 0
+    head, *rows = printed.strip().splitlines()
+    assert head.startswith("step,cloud,symmetry,")
+    assert len(rows) == 3
+    assert all(line.startswith("60,") for line in rows)
+    del said
+
+
+@pytest.mark.parametrize(
+    ("step", "said"),
+    [("last", "--step 'last' is no checkpoint; give its step, -1 or all."), ("7", "7")],
+)
+def test_a_step_that_is_none_is_refused(run, step, said):
+    code, printed, error = run("geometry", "mod31-small", "--step", step)
+    assert (code, printed) == (2, "")
+    assert said in error
+    assert len(error.strip().splitlines()) == 1
