@@ -126,7 +126,7 @@ def _fit_curves(run: Run, steps: Sequence[int]) -> tuple[list[Points], str]:
             return [(at, accuracies), (at, losses)], "on unmirrored test pairs, at checkpoints"
     if logged[0] is None:
         logged = [curves.smooth(name) for name in ("test_acc", "test_loss")]
-        how = "on all test inputs, as logged"
+        how = "on all test inputs, as logged" if any(logged) else ""
     return [([], []) if x is None else (x.steps.tolist(), x.values.tolist()) for x in logged], how
 
 
