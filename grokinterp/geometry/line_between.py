@@ -14,7 +14,7 @@ from grokinterp.base.errors import InputError, shown, whole_number
 from grokinterp.base.result import Result
 from grokinterp.geometry.inputs import check_finite, logits_on_batches
 from grokinterp.geometry.loss_surface import LossSurface
-from grokinterp.geometry.neuron_matching import interchangeable, match_units
+from grokinterp.geometry.neuron_matching import match_units
 from grokinterp.models.architecture import Weights
 from grokinterp.progress.measures import Columns, measure
 from grokinterp.progress.phases import phases_of_metrics
@@ -185,7 +185,7 @@ def mode_connectivity(
     surface = _surface(run, start, one)
     paths = {"straight": _flat(two)}
     moved: dict[str, int] = {}
-    units = interchangeable(run.architecture) if align else {}
+    units = run.architecture.interchangeable_units() if align else {}
     if align and not units:
         notes.append(
             f"not aligned: nobody knows which neurons of this {run.architecture.kind} can change "

@@ -31,7 +31,6 @@ from grokinterp.reading._load import Subject, progress_bar, rising_steps, run_of
 from grokinterp.runs.run import Run
 from grokinterp.tasks.task import Task
 from grokinterp.updates.objectives import CrossEntropy, objective_of
-from grokinterp.updates.optimizers import SGD, Adam
 
 FIRM = 0.02  # an error of the largest eigenvalue, as a share of it, that needs no note
 SHOWN = [
@@ -327,11 +326,10 @@ def _penalty(run: Run, surface: LossSurface) -> tuple[float, list[str]]:
     if run.recipe is None:
         return math.nan, []
     optimizer = run.recipe.build("optimizer")
-    if isinstance(optimizer, SGD | Adam):
-        weights = surface.tensors(surface.theta)
-        decays = {x / optimizer.lr for x in optimizer.decays(weights).values()}
+    if optimizer.penalises:
+        decays = set(optimizer.decays(surface.tensors(surface.theta)).values())
         if len(decays) == 1:
-            return optimizer.weight_decay, []
+            return run.recipe.weight_decay, []
         return math.nan, ["no penalised eigenvalues: not all weights decay alike"]
     if getattr(optimizer, "weight_decay", 0) > 0:
         return math.nan, [

@@ -7,83 +7,17 @@ Srinivasa 2023, arXiv 2209.04836, section 3.2).
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from grokinterp.models.architecture import BaseArchitecture, Weights
-from grokinterp.models.cnn import CNNArchitecture
-from grokinterp.models.layers import weights_after
-from grokinterp.models.mlp import MLPArchitecture
-from grokinterp.models.transformer import TransformerArchitecture
+from grokinterp.models.architecture import Weights
+from grokinterp.models.interchangeable_units import Place, Units
 
 ROUNDS = 100  # over all layers; it takes a few
 ROUNDING = 1e-9  # relative: a gain that is smaller is none
-
-
-@dataclass(frozen=True)
-class Place:
-    """An axis of a weight along which units lie, each with `block` entries one after the other."""
-
-    weight: str
-    axis: int
-    block: int = 1
-
-    def rows(self, weights: Mapping[str, Tensor]) -> Float[Tensor, "units entries"]:
-        """What each unit has there."""
-        moved = weights[self.weight].movedim(self.axis, 0).double()
-        return moved.reshape(len(moved) // self.block, -1)
-
-    def ordered(self, weight: Tensor, order: Int[Tensor, " units"]) -> Tensor:
-        """The weight with its units in another order."""
-        entries = order[:, None] * self.block + torch.arange(self.block)
-        return weight.index_select(self.axis, entries.flatten())
-
-
-Units = dict[str, tuple[Place, ...]]  # by what they are called
-
-
-def interchangeable(architecture: BaseArchitecture | None) -> Units:
-    """The units of an architecture that can change places; none where nobody knows them.
-
-    >>> import grokinterp as gi
-    >>> [*interchangeable(gi.load("mod31-small").architecture)]
-    ['heads of layer 0', 'neurons of layer 0']
-    """
-    found: Units = {}
-    if isinstance(architecture, TransformerArchitecture):
-        for layer in range(architecture.n_layers):
-            attn, mlp = f"blocks.{layer}.attn", f"blocks.{layer}.mlp"
-            names = ("W_Q", "W_K", "W_V", "W_O", "b_Q", "b_K", "b_V")
-            found[f"heads of layer {layer}"] = tuple(Place(f"{attn}.{x}", 0) for x in names)
-            if not architecture.attn_only:
-                own = Place(f"{mlp}.W_in", 1), Place(f"{mlp}.b_in", 0), Place(f"{mlp}.W_out", 0)
-                found[f"neurons of layer {layer}"] = own
-    elif isinstance(architecture, MLPArchitecture | CNNArchitecture):
-        if isinstance(architecture, CNNArchitecture):
-            found |= _channels(architecture)
-        for layer in range(architecture.n_layers):
-            matrix, _ = weights_after(layer, architecture.n_layers)
-            mlp = f"blocks.{layer}.mlp"
-            own = Place(f"{mlp}.W_in", 1), Place(f"{mlp}.b_in", 0), Place(matrix, 0)
-            found[f"neurons of layer {layer}"] = own
-    return found
-
-
-def _channels(architecture: CNNArchitecture) -> Units:
-    found: Units = {}
-    shapes, n = architecture.parameter_shapes(), architecture.n_convs
-    for layer, channels in enumerate(architecture.channels):
-        read = Place(f"conv.{layer + 1}.W", 1)
-        if layer == n - 1:  # flattened: every channel is a block of pixels
-            first = "blocks.0.mlp.W_in"
-            read = Place(first, 0, shapes[first][0] // channels)
-        own = Place(f"conv.{layer}.W", 0), Place(f"conv.{layer}.b", 0), read
-        found[f"channels of convolution {layer}"] = own
-    return found
 
 
 def match_units(

@@ -20,6 +20,7 @@ from grokinterp.base.checks import refused, word
 from grokinterp.base.errors import InputError
 from grokinterp.base.keys import Key, Kind, fields_from, keys_of, registers
 from grokinterp.base.registry import Registry
+from grokinterp.models.interchangeable_units import Units
 from grokinterp.models.user_models import HookedModel
 from grokinterp.tasks.task import Task
 
@@ -219,6 +220,15 @@ class BaseArchitecture(Kind):
         `cotangents(logits)` [n_v, n, classes]. None where there is no way but the Jacobian.
         """
         return None
+
+    def interchangeable_units(self) -> Units:
+        """The units that can change places, by what they are called; none where nobody knows them.
+
+        >>> import grokinterp as gi
+        >>> [*gi.load("mod31-small").architecture.interchangeable_units()]
+        ['heads of layer 0', 'neurons of layer 0']
+        """
+        return {}
 
     def trained(self, biases: str) -> list[str]:
         """The weights that are trained, by the `biases` of a recipe: "none", "mlp" or "all".

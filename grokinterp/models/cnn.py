@@ -30,6 +30,7 @@ from grokinterp.models.architecture import (
     check_sizes,
     register_model,
 )
+from grokinterp.models.interchangeable_units import Place, Units
 from grokinterp.models.layers import Visit
 from grokinterp.tasks.task import Task
 
@@ -79,6 +80,19 @@ class CNNArchitecture(VisitedArchitecture):
             shapes |= {f"conv.{layer}.W": (after, before, 3, 3), f"conv.{layer}.b": (after,)}
         d_flat = self.channels[-1] * (self.lattice // 2**self.n_convs) ** 2
         return shapes | layers.hidden_shapes(d_flat, (self.d_mlp,), self.n_classes)
+
+    def interchangeable_units(self) -> Units:
+        """Channels of every convolution, and the neurons after them."""
+        found: Units = {}
+        shapes = self.parameter_shapes()
+        for layer, channels in enumerate(self.channels):
+            read = Place(f"conv.{layer + 1}.W", 1)
+            if layer == self.n_convs - 1:  # flattened: every channel is a block of pixels
+                first = "blocks.0.mlp.W_in"
+                read = Place(first, 0, shapes[first][0] // channels)
+            own = Place(f"conv.{layer}.W", 0), Place(f"conv.{layer}.b", 0), read
+            found[f"channels of convolution {layer}"] = own
+        return found | layers.hidden_neurons(self.n_layers)
 
     def hook_names(self) -> tuple[str, ...]:
         """Names of the activations, in the order of the forward."""

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn.grad import conv2d_weight
 
 from grokinterp.models.architecture import NONLINEARITIES
+from grokinterp.models.interchangeable_units import Units, neurons_of
 
 MIN_ROWS = 256  # below this the overhead of the convolution outweighs its rate
 
@@ -180,6 +181,14 @@ def weights_after(layer: int, n_layers: int) -> tuple[str, str]:
     if layer == n_layers - 1:
         return "unembed.W_U", "unembed.b_U"
     return f"blocks.{layer + 1}.mlp.W_in", f"blocks.{layer + 1}.mlp.b_in"
+
+
+def hidden_neurons(n_layers: int) -> Units:
+    """The neurons of every hidden layer of a network whose layers follow each other."""
+    found: Units = {}
+    for layer in range(n_layers):
+        found |= neurons_of(layer, weights_after(layer, n_layers)[0])
+    return found
 
 
 def hidden_gradients(

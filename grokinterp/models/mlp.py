@@ -29,6 +29,7 @@ from grokinterp.models.architecture import (
     check_sizes,
     register_model,
 )
+from grokinterp.models.interchangeable_units import Units
 from grokinterp.models.layers import Visit
 from grokinterp.tasks.layout import USUAL
 from grokinterp.tasks.task import Task
@@ -141,6 +142,10 @@ class MLPArchitecture(VisitedArchitecture):
     def d_vocab_out(self) -> int:
         """Answers."""
         return self.n_classes
+
+    def interchangeable_units(self) -> Units:
+        """The neurons of every layer."""
+        return layers.hidden_neurons(self.n_layers)
 
     def hook_names(self) -> tuple[str, ...]:
         """Names of the activations, in the order of the forward."""

@@ -36,6 +36,7 @@ from grokinterp.models.architecture import (
     check_sizes,
     register_model,
 )
+from grokinterp.models.interchangeable_units import Units, heads_of, neurons_of
 from grokinterp.models.layers import Visit, recorder
 from grokinterp.models.user_models import HookedModel, configuration
 from grokinterp.tasks.layout import USUAL, Layout
@@ -214,6 +215,15 @@ class TransformerArchitecture(BaseArchitecture):
     def at_answer_alone(self) -> bool:
         """Whether the answer position is all that it takes: one layer, and no norms."""
         return self.n_layers == 1 and self.normalization_type is None
+
+    def interchangeable_units(self) -> Units:
+        """Heads and neurons of every layer."""
+        found: Units = {}
+        for layer in range(self.n_layers):
+            found |= heads_of(layer)
+            if not self.attn_only:
+                found |= neurons_of(layer, f"blocks.{layer}.mlp.W_out")
+        return found
 
     def hook_names(self) -> tuple[str, ...]:
         """Names of the activations, in the order of the forward."""

@@ -58,6 +58,7 @@ class Optimizer(Kind):
     own gradients and weights alone: then an ensemble may hold all its members in one tensor.
     `decoupled` says that without a gradient an update would multiply the weights of each of torch's
     groups by 1 - lr * weight_decay, so that what the decay does can be told from the rest.
+    `penalises` says that its decay is the gradient of weight_decay |theta|^2 / 2, a term of a loss.
 
     >>> from dataclasses import dataclass
     >>> import torch
@@ -76,6 +77,7 @@ class Optimizer(Kind):
 
     elementwise: ClassVar[bool] = False
     decoupled: ClassVar[bool] = False
+    penalises: ClassVar[bool] = False
 
     def groups(self, weights: Mapping[str, Tensor]) -> Iterable[Tensor] | list[dict[str, Any]]:
         """What `build` is given: all weights, or torch's parameter groups of them, by name."""
@@ -131,6 +133,7 @@ class _Fused(Optimizer):
 class SGD(_Fused):
     """Gradient descent, without momentum; its weight decay is added to the gradient."""
 
+    penalises: ClassVar[bool] = True
     torch_class: ClassVar[Callable[..., torch.optim.Optimizer]] = torch.optim.SGD
 
 
@@ -150,4 +153,5 @@ class Adam(AdamW):
     """Adam (Kingma and Ba 2015), its weight decay coupled into the gradient (L2)."""
 
     decoupled: ClassVar[bool] = False
+    penalises: ClassVar[bool] = True
     torch_class: ClassVar[Callable[..., torch.optim.Optimizer]] = torch.optim.Adam
