@@ -23,6 +23,7 @@ REPOSITORY = "github.com/grokinterp/grokinterp"
 COLAB = "https://colab.research.google.com"
 OF_RUNS = (
     "01_quick_start", "02_reverse_engineer", "05_grokked_versus_steady", "06_why_so_late",
+    "07_geometry",
 )  # fmt: skip
 
 
@@ -38,7 +39,7 @@ def sources(book, kind):
 def test_the_index_names_every_example():
     index = (EXAMPLES / "README.md").read_text(encoding="utf-8")
     here = [path for path in EXAMPLES.iterdir() if path.name not in ("README.md", "__pycache__")]
-    assert len(NOTEBOOKS) == 6
+    assert len(NOTEBOOKS) == 7
     for path in here:
         if not path.name.startswith("."):
             assert f"]({path.name}" in index, path.name
