@@ -23,6 +23,7 @@ from grokinterp.geometry.predictions import TrajectoryEmbedding, evenly, traject
 from grokinterp.progress._detect_phases import detect_phases
 from grokinterp.progress.measures import progress_measures
 from grokinterp.progress.phases import Phase, Phases
+from grokinterp.reporting.geometry_of_run import Geometry, geometry_of
 from grokinterp.runs.run import Run, nearest_step
 
 T = TypeVar("T")
@@ -60,6 +61,7 @@ class About:
     no_trajectory: str | None
     faithfulness: Faithfulness | None
     no_circuit: str | None
+    geometry: Geometry = field(repr=False)
 
     @property
     def frequencies(self) -> Keys:
@@ -95,6 +97,7 @@ def about_run(run: Run, name: str, *, n_runs: int = 1, progress: bool = False) -
         no_trajectory=no_trajectory,
         faithfulness=found,
         no_circuit=no_circuit,
+        geometry=geometry_of(run, name, steps=steps, phases=phases, progress=progress),
     )
 
 

@@ -37,7 +37,11 @@ from grokinterp.encodings.pruning_curves import pruning_curve
 from grokinterp.figures._figure import Figure
 from grokinterp.figures.slider import over_training
 from grokinterp.fourier import _figures as spectra
+from grokinterp.geometry._figures.curvature import plot_curvature
 from grokinterp.geometry._figures.paths import plot_trajectories
+from grokinterp.geometry._figures.plane import plot_weight_plane
+from grokinterp.geometry._figures.representations import clouds_at, plot_representations
+from grokinterp.geometry._figures.used_or_not import plot_routing
 from grokinterp.progress._figures import curves
 from grokinterp.reporting.about import About
 from grokinterp.runs._snapshot import Snapshot
@@ -53,6 +57,7 @@ SECTIONS = {
     "output": "Answers",
     "circuit": "Circuit",
     "encoding": "Encoding",
+    "geometry": "Geometry",
     "claims": "Claims",
 }
 
@@ -246,10 +251,14 @@ def trajectory(about: About, snapshot: Snapshot) -> Any:
     found = about.trajectory
     if found is None:
         raise InputError(about.no_trajectory or "no trajectory.")
-    x, y = found.coordinates[found.steps.index(snapshot.step)].tolist()
-    return plot_trajectories(found).add_scatter(
-        x=[x],
-        y=[y],
+    return _ringed(plot_trajectories(found), *found.coordinates[found.steps.index(snapshot.step)])
+
+
+def _ringed(drawn: Figure, x: Any, y: Any) -> Figure:
+    """The same with a ring around a point."""
+    return drawn.add_scatter(
+        x=[float(x)],
+        y=[float(y)],
         mode="markers",
         name="this step",
         marker={"symbol": "circle-open", "size": 16, "line": {"width": 2}},
@@ -258,13 +267,65 @@ def trajectory(about: About, snapshot: Snapshot) -> Any:
     )
 
 
+@panel("representations", section="geometry", when=ONCE)
+def shapes(about: About) -> Any:
+    """From clouds to circles: how much of what the embedding, the unembedding and the mean
+    activation of each answer (over unseen inputs) look like is the symmetry of the task; the share
+    of the last checkpoint's key frequencies; the longest loop. Dotted: what chance passes in 5 %,
+    by 19 draws. That there is a circle does not say that the network uses it.
+    """  # noqa: D205
+    found = about.geometry.representations.known()
+    return plot_representations(found), found.table()
+
+
+@panel("clouds", section="geometry")
+def clouds(about: About, snapshot: Snapshot) -> Any:
+    """The same clouds at this step, each in the plane of the key frequency that has most of it; its
+    share is in brackets. Colours go once around the circle; every panel has its own scale.
+    """  # noqa: D205
+    step = 0 if snapshot.step is None else snapshot.step
+    return clouds_at(about.geometry.representations.known(), step)
+
+
+@panel("routing", section="geometry", when=ONCE)
+def known_or_used(about: About) -> Any:
+    """Known but not used: how often a linear decoder reads the answer to unseen inputs after each
+    layer, and how often the network gives it. That a decoder reads it does not say that the network
+    could.
+    """  # noqa: D205
+    found = about.geometry.routing.known()
+    return plot_routing(found), found.table()
+
+
+@panel("curvature", section="geometry", when=ONCE)
+def sharpness(about: About) -> Any:
+    """How sharply the loss curves near memorization_step, the ends of phases and at the last
+    checkpoint, and below it how much noise the weights bear. Of at most 256 inputs, for curvature
+    trained ones, 10 Lanczos steps, 4 probes and 4 draws: `gi.geometry.curvature` takes more. Raw
+    curvature falls as the network becomes certain; compare that at one loss.
+    """  # noqa: D205
+    found, noise = about.geometry.curvature.known(), about.geometry.noise_radius.found
+    return plot_curvature(found, noise=noise, phases=about.phases), found.table()
+
+
+@panel("weight-plane", section="geometry")
+def weight_path(about: About, snapshot: Snapshot) -> Any:
+    """The path of the weights in the plane in which they vary most; the ring is this step. Large
+    shares alone show nothing: random walks have them too.
+    """  # noqa: D205
+    found = about.geometry.plane.known()
+    return _ringed(plot_weight_plane(found), *found.coordinates[found.steps.index(snapshot.step)])
+
+
 @panel("verdicts", section="claims", when=ONCE)
 def verdicts(about: About) -> Any:
     """Every published claim on this run: the number that decides against its threshold, in decades.
     Claims that take controls, runs of both regimes, or over 20 seconds are undetermined here, and
     say what they need; `gi.explain` takes it.
     """  # noqa: D205
-    found = explain_known(about.run, name=about.name, phases=about.phases, measures=about.measures)
+    given = {"phases": about.phases, "measures": about.measures}
+    given |= about.geometry.of_all(about.run)
+    found = explain_known(about.run, name=about.name, **given)
     return found.plot(), found.table()
 
 

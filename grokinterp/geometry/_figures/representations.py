@@ -13,10 +13,13 @@ from grokinterp.figures._figure import (
     SERIES,
     STEPS,
     Figure,
+    at,
     checked,
     figure,
     known_alone,
+    place,
     says,
+    small_multiples,
 )
 from grokinterp.geometry._representations import Plane, Representations, representations
 from grokinterp.geometry.predictions import evenly
@@ -128,15 +131,11 @@ def plot_clouds(found: Representations, *, steps: Sequence[int] | None = None) -
         return says(figure("Clouds"), found.notes)
     chosen = _steps(found, steps)
     clouds = [x for x in found.clouds if any(each.cloud == x for each in found.planes)]
-    planes = {(each.step, each.cloud, each.frequency): each for each in found.planes}
     names, panels = [], []
     for cloud in clouds:
         for step in chosen:
-            k, share = _strongest(found, cloud, step)
-            plane = planes.get((step, cloud, k))
-            where = f"{cloud.replace('_', ' ')}, {step:,}"
-            seen = "principal components" if k is None else f"k = {k} ({share:.0%})"
-            names.append(f"{where}<br>{'no points' if plane is None else seen}")
+            plane, seen = _seen(found, cloud, step)
+            names.append(f"{cloud.replace('_', ' ')}, {step:,}<br>{seen}")
             panels.append(plane)
     drawn = figure("Clouds of operands and answers")
     drawn.set_subplots(
@@ -152,6 +151,34 @@ def plot_clouds(found: Representations, *, steps: Sequence[int] | None = None) -
     for axis in drawn.select_yaxes():
         axis.scaleanchor = "x" + axis.plotly_name.removeprefix("yaxis")
     return drawn.update_layout(height=240 * len(clouds) + 140, margin={"t": 110}, showlegend=False)
+
+
+def clouds_at(found: Representations, step: int) -> Figure:
+    """The clouds of one step, side by side: as `plot_clouds`, with as many panels at every step."""
+    clouds = [x for x in found.clouds if any(each.cloud == x for each in found.planes)]
+    panels = [_seen(found, cloud, step) for cloud in clouds]
+    names = [
+        f"{cloud.replace('_', ' ')}<br>{seen}"
+        for cloud, (_, seen) in zip(clouds, panels, strict=True)
+    ]
+    drawn = small_multiples(f"Clouds of operands and answers{at(step)}", names, "", "")
+    for i, (plane, _) in enumerate(panels):
+        if plane is None:  # a figure over training has as many traces at every step
+            drawn.add_scatter(x=[], y=[], mode="markers", **place(i))
+        else:
+            _draw(drawn, plane, found, **place(i))
+    ends = {"range": [-REACH, REACH], "showticklabels": False, "ticks": ""}
+    drawn.update_xaxes(**ends).update_yaxes(**ends)
+    return drawn.update_layout(showlegend=False)
+
+
+def _seen(found: Representations, cloud: str, step: int) -> tuple[Plane | None, str]:
+    """The plane that a cloud is drawn in, and what it is in words."""
+    k, share = _strongest(found, cloud, step)
+    for plane in found.planes:
+        if (plane.step, plane.cloud, plane.frequency) == (step, cloud, k):
+            return plane, "principal components" if k is None else f"k = {k} ({share:.0%})"
+    return None, "no points"
 
 
 def _steps(found: Representations, steps: Sequence[int] | None) -> list[int]:
