@@ -299,6 +299,7 @@ def compared(
     run: RunEvidence, measured: Callable[[RunEvidence], Pairs], *, falls: bool = False
 ) -> Finding:
     """Whether all numbers rise from the memorising to the generalising network, or all fall."""
+    _ = run.delay
     first, last = run.ends
     pairs = measured(run)
     if not all(math.isfinite(x) and x > 0 for pair in pairs.values() for x in pair):

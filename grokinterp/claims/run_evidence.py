@@ -130,8 +130,13 @@ class RunEvidence:
         """The checkpoint of the memorising and that of the generalising solution.
 
         The last one in the phase of memorisation (the first after memorization_step, where no phase
-        is dated), and the last one of all.
+        is dated), and the last one of all. Of a steady run, which does both at once, the first and
+        the last that have learned.
         """
+        if self.phases.label == "steady" and self.phases.memorization_step is not None:
+            learned = self.checkpoints(self.phases.memorization_step, self.run.steps[-1])
+            if len(learned) > 1:
+                return learned[0], learned[-1]
         start, grokked = self.delay
         phases = self.phases.phases or ()
         end = next((x.end for x in phases if x.name == "memorization"), None)

@@ -66,7 +66,7 @@ def geometry(
         notes = [note for each in results.values() for note in each.notes] + left_out
         transitions = [vars(each) for each in found.transitions]
         show_json({"run": path, **tables, "transitions": transitions, "notes": notes})
-    elif out is None and not sys.stdout.isatty():
+    elif out is None and not curvature and not sys.stdout.isatty():
         show(found.table().to_csv(index=False), nl=False)
     else:
         show("\n\n".join(map(str, results.values())))
