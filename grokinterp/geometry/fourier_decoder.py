@@ -37,7 +37,7 @@ class FoldedRidge:
     """
 
     x: Float[Tensor, "n d"]  # centred on all rows
-    folds: tuple[Int[Tensor, " some"], ...]
+    folds: tuple[Int[Tensor, " _"], ...]  # the rows of each, not always as many
     means: tuple[Float[Tensor, " d"], ...]  # over the rows of the other folds
     factors: tuple[Float[Tensor, "d d"], ...]  # Cholesky, of the other folds' normal equations
 
@@ -114,7 +114,7 @@ def class_answers(
     ridge: FoldedRidge, labels: Int[Tensor, " n"], n_classes: int
 ) -> Bool[Tensor, " n"]:
     """Whether each row's class is read, by a regression on the classes themselves."""
-    targets = torch.nn.functional.one_hot(labels, n_classes)
+    targets = torch.nn.functional.one_hot(labels, n_classes).double()
     return ridge.predict(targets).argmax(dim=1) == labels
 
 
