@@ -68,6 +68,16 @@ def test_a_pipe_gets_a_csv_and_what_was_left_out(run, tiny_run):
     del said
 
 
+def test_a_pipe_gets_the_curvature_that_it_asked_for(run, tiny_run):
+    code, printed, _ = run("geometry", tiny_run.path, "--step", "60", "--curvature")
+    assert code == 0
+    for found in (
+        gi.geometry.curvature(tiny_run, 60), gi.geometry.noise_radius(tiny_run, 60),
+        gi.geometry.routing(tiny_run, 60),
+    ):  # fmt: skip
+        assert str(found) in printed
+
+
 @pytest.mark.parametrize(
     ("step", "said"),
     [("last", "--step 'last' is no checkpoint; give its step, -1 or all."), ("7", "7")],

@@ -29,7 +29,7 @@ MOST_STEPS = 4  # of a figure of clouds: beyond them panels are too small
 REACH = 2.2  # of a panel, in RMS radii of its points: a circle has 1
 PANELS = (  # measure, its null, the title of its axis
     ("symmetry", "symmetry_null95", "group symmetry"),
-    ("key_share", None, "share of key frequencies"),
+    ("key_share", None, "key share"),
     ("h1", "h1_null95", "longest loop (radii)"),
 )
 
