@@ -25,7 +25,7 @@ def shapes(*, symmetry=(0, 0.1, 0.3, 0.8, 1), dates=(), widths=(), ratios=(40, 2
     """Representations: the same symmetry in each cloud, with these transitions and widths."""
     rows = [
         {"step": step, "cloud": cloud, "symmetry": value, "participation_ratio": ratio,
-         "key_share": value}
+         "key_share": value, "reliability": 0.9 if cloud == "answers" else math.nan}
         for cloud in ORDER
         for step, value, ratio in zip(STEPS, symmetry, ratios, strict=True)
     ]  # fmt: skip
@@ -74,6 +74,16 @@ def test_cloud_to_circle(symmetry, verdict):
     assert found.numbers["least_after"] == symmetry[-1]
 
 
+@pytest.mark.parametrize(("reliability", "verdict"), [(0.6, "contradicted"), (0.2, "undetermined")])
+def test_answers_that_few_inputs_arrange_do_not_contradict(reliability, verdict):
+    seen = shapes()
+    table = seen.table()
+    answers = (table["cloud"] == "answers") & (table["step"] == 400)
+    table.loc[answers, ["symmetry", "reliability"]] = [0.1, reliability]
+    seen.table = lambda: table
+    assert decide("G1", evidence(representations=seen)).verdict == verdict
+
+
 @pytest.mark.parametrize(
     ("dates", "verdict"),
     [
@@ -109,6 +119,16 @@ def test_a_cloud_that_never_changes_leaves_its_order_open():
 def test_sharper_than_fit(widths, verdict):
     found = decide("G3", evidence(representations=shapes(widths=widths)))
     assert found.verdict == verdict
+
+
+def test_a_number_that_a_steady_run_has_not_is_not_told():
+    given = evidence(representations=shapes(), noise_radius=heard(0.2, 0.4))
+    given.steady = [evidence(noise_radius=heard(0.2, math.nan))]
+    found = decide("G4d", given)
+    assert not any(name.startswith("steady") for name in found.numbers)
+    assert "steady" not in found.reason
+    given.steady.append(evidence(noise_radius=heard(0.2, 0.3)))
+    assert decide("G4d", given).numbers["steady_radius_ratio"] == pytest.approx(1.5)
 
 
 def test_a_steady_run_is_told_beside_it_and_decides_nothing():
@@ -154,14 +174,19 @@ def test_both_numbers_of_a_definition_have_to_agree():
     assert found.verdict == "undetermined"
 
 
+def heard(first, last):
+    """A noise radius on training inputs at both ends; on test inputs it never changes."""
+    table = pd.DataFrame({
+        "step": [100, 100, 400, 400], "rows": ["train", "test"] * 2, "radius": [first, 9, last, 9],
+    })  # fmt: skip
+    return SimpleNamespace(table=lambda: table)
+
+
 @pytest.mark.parametrize(
     ("last", "verdict"), [(0.1, "supported"), (0.4, "contradicted"), (0.19, "undetermined")]
 )
 def test_flat_then_narrow_in_noise(last, verdict):
-    table = pd.DataFrame(
-        {"step": [100, 100, 400, 400], "rows": ["train", "test"] * 2, "radius": [0.2, 9, last, 9]}
-    )
-    found = decide("G4d", evidence(noise_radius=SimpleNamespace(table=lambda: table)))
+    found = decide("G4d", evidence(noise_radius=heard(0.2, last)))
     assert found.verdict == verdict
     assert (found.threshold.number, found.threshold.side) == ("radius_ratio", "below")
 

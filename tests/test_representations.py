@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import grokinterp as gi
+from grokinterp.geometry.clouds import halves, rows_of_answers
 from grokinterp.geometry.frequency_planes import frequencies_of, phase_rqi, probe_scores
 from grokinterp.geometry.persistent_loops import upper_quantile
 from grokinterp.geometry.symmetrised_grams import centred_gram, orbits_of, permuted_symmetries
@@ -355,6 +356,26 @@ def test_answers_are_means_of_activations_by_answer():
     assert "trained on too" in found.notes[0]
 
 
+def test_reliability_is_of_means_over_either_half():
+    run, hook = gi.load("mod31-small"), "blocks.0.mlp.hook_post"
+    seen = run.snapshot(3500)
+    row = gi.geometry.representations(seen, of="answers", at=hook, n_null=0).table().iloc[0]
+    rows = rows_of_answers(run, "unmirrored").numbers
+    values, labels = seen.activation(hook)[rows].double(), run.task.labels[rows]
+    half = halves(labels)
+    both = [c for c in range(31) if {0, 1} <= set(half[labels == c].tolist())]
+    grams = []
+    for side in (0, 1):
+        points = torch.stack([values[(labels == c) & (half == side)].mean(dim=0) for c in both])
+        points -= points.mean(dim=0)
+        grams.append((points @ points.T)[~torch.eye(len(both), dtype=torch.bool)])
+    first, second = (gram - gram.mean() for gram in grams)
+    cosine = first @ second / first.norm() / second.norm()
+    assert row.reliability == pytest.approx(float(cosine), rel=1e-9)
+    counts = [torch.bincount(labels[half == side], minlength=31) for side in (0, 1)]
+    assert (counts[0] - counts[1]).unique().tolist() == [0, 1]
+
+
 def test_points_that_are_left_out_are_left_out_of_the_group_too(small):
     """Seven answers have no unmirrored row; the average is over the pairs that there are."""
     run = gi.load("mod31-small")
@@ -378,7 +399,7 @@ def test_points_that_are_left_out_are_left_out_of_the_group_too(small):
 
 
 def test_a_table_has_all_that_is_asked_for(small):
-    assert small.table().shape == (15, 19)
+    assert small.table().shape == (15, 20)
     assert small.clouds == ("embedding", "unembedding", "answers")
     assert (small.memorization_step, small.grok_step) == (260, 3530)
     assert [each.cloud for each in small.transitions] == [
@@ -591,6 +612,21 @@ def test_the_grokked_run_as_it_was_measured():
     assert k18["phase_rqi"].tolist()[1:] == pytest.approx([0.45, 0.94], abs=0.01)
     probes = [table.loc[(step, "embedding"), "probe_r2"] for step in found.steps]
     assert probes == pytest.approx([0.04, 0.70, 0.995], abs=0.05)
+
+
+def test_few_inputs_to_an_answer_hide_its_place():
+    """Ten unmirrored pairs to an answer of an MLP: which pairs they are outweighs the answer."""
+    few, every = (
+        gi.geometry.representations("mlp113-grokked", -1, of="answers", rows=rows, n_null=0)
+        for rows in ("unmirrored", "all")
+    )
+    hidden, seen = few.table().iloc[0], every.table().iloc[0]
+    assert hidden.reliability < 0.4
+    assert hidden.symmetry < 0.1
+    assert any("their symmetry is a lower bound" in note for note in few.notes)
+    assert seen.reliability > 0.7
+    assert seen.symmetry > 0.7
+    assert not any("lower bound" in note for note in every.notes)
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ from grokinterp.base.errors import InputError
 from grokinterp.claims.evidence import FEWEST
 from grokinterp.claims.registry import Finding, Threshold, Undetermined, claim, side
 from grokinterp.claims.run_evidence import RunEvidence
-from grokinterp.geometry._representations import Representations
+from grokinterp.geometry._representations import RELIABLE, Representations
 from grokinterp.geometry.transition_steps import Transition
 
 ESSAY = 'the essay "The geometry of grokking"'
@@ -38,9 +38,12 @@ def steady_numbers(
     """The same numbers of the first steady control that has them, under names of their own."""
     for control in run.steady:
         try:
-            return {f"steady_{name}": value for name, value in measure(control).items()}
+            found = measure(control)
         except (InputError, Undetermined):
             continue
+        known = {f"steady_{name}": x for name, x in found.items() if math.isfinite(x)}
+        if known:
+            return known
     return {}
 
 
@@ -70,6 +73,13 @@ def symmetries(run: RunEvidence, step: float) -> dict[str, float]:
     return {str(name): float(value) for name, value in rows.items()}
 
 
+def reliable(run: RunEvidence) -> list[str]:
+    """The clouds whose symmetry at the end is not hidden by how few inputs they are means of."""
+    table = clouds(run).table()
+    last = table[(table["step"] == run.run.steps[-1]) & table["symmetry"].notna()]
+    return [str(x) for x in last.loc[~(last["reliability"] < RELIABLE), "cloud"]]
+
+
 @claim(
     "G1",
     statement="representations are clouds while the network memorises, and circles after",
@@ -78,7 +88,7 @@ def symmetries(run: RunEvidence, step: float) -> dict[str, float]:
     rule="of the group symmetry of every cloud (embedding, unembedding, answers): supported if "
     f"each is below {NO_ORDER:g} at memorization_step and at least {ORDERED:g} at the last "
     f"checkpoint; contradicted if one is {ORDERED:g} already when it memorises, or below "
-    f"{NO_ORDER:g} at the end",
+    f"{NO_ORDER:g} at the end and no answers whose reliability is below {RELIABLE:g}",
     needs="run",
     falsifiers=["a cloud that has the symmetry of the task while it memorises", "one that never "
                 "gets it"],
@@ -93,11 +103,12 @@ def cloud_to_circle(run: RunEvidence) -> Finding:
     numbers |= {f"{name}_at_end": after[name] for name in names}
     numbers |= {"largest_before": max(before.values()), "least_after": min(after.values())}
     low, high = numbers["largest_before"], numbers["least_after"]
+    never = any(after[name] < NO_ORDER for name in reliable(run))
     numbers |= steady_numbers(run, lambda x: {"least_after": min(symmetries(x, math.inf).values())})
     told = ", ".join(f"{name} {before[name]:.2g} to {after[name]:.3g}" for name in names)
     reason = f"group symmetry goes from memorising to the end: {told}"
     return Finding(
-        side(low < NO_ORDER and high >= ORDERED, low >= ORDERED or high < NO_ORDER),
+        side(low < NO_ORDER and high >= ORDERED, low >= ORDERED or never),
         reason + beside(numbers, "least_after"), numbers, ONE,
         "clouds without symmetry at memorisation, and with nearly all of it at the end",
     )  # fmt: skip

@@ -21,6 +21,7 @@ from grokinterp.fourier._key_frequencies import subject_of
 from grokinterp.fourier.basis import n_frequencies
 from grokinterp.geometry.clouds import (
     CLOUDS,
+    FEWEST,
     Cloud,
     answer_hook,
     checked_clouds,
@@ -52,12 +53,13 @@ from grokinterp.reading._load import Subject, progress_bar, rising_steps, run_of
 from grokinterp.runs.run import Run
 from grokinterp.tasks.task import Task
 
-FEWEST = 5  # points of a cloud: with fewer, nearly every order is a symmetry
+RELIABLE = 0.5  # of answers; below, other inputs would arrange them otherwise
 COLUMNS = (
     "step", "cloud", "symmetry", "symmetry_null95", "participation_ratio", "rank_me", "key_share",
-    "circularity", "probe_r2", "probe_r2_placebo", "between_share", "between_chance", "h1",
-    "h1_null95", "h1_p", "h1_second", "h1_sum", "phase_rqi", "n_points",
+    "circularity", "probe_r2", "probe_r2_placebo", "between_share", "between_chance",
+    "reliability", "h1", "h1_null95", "h1_p", "h1_second", "h1_sum", "phase_rqi", "n_points",
 )  # fmt: skip
+OF_ANSWERS = ("between_share", "between_chance", "reliability")
 OF_FREQUENCIES = (
     "step", "cloud", "frequency", "key", "share", "circularity", "probe_r2", "phase_rqi",
 )  # fmt: skip
@@ -204,6 +206,9 @@ def representations(
                      probe_r2_placebo is the mean over all other frequencies
     phase_rqi        share of i + j = l + m whose phases add up too; chance is 4 / n
     between_share    sum of squares between answers over all of it; chance (n - 1) / (n_rows - 1)
+    reliability      cosine of the centred Grams (as in symmetry) of answers that are means over
+                     either half of their inputs; where it is low, it is these inputs that arrange
+                     the answers, and other inputs would do it otherwise
     h1, h1_second, h1_sum
                      the longest loop, the second, and all, in RMS radii (`persistence`, with
                      h1_null95 and h1_p); NaN without ripser
@@ -216,7 +221,7 @@ def representations(
     The transition of a cloud is the first checkpoint from which its symmetry (its between_share,
     where there is no symmetry) stays above the middle between its value at memorisation and its
     maximum. What a task has no group for is NaN, and `notes` say why. Means over few inputs are
-    noisy: with five or so to an answer, the answers' order is seen late.
+    noisy, so that the order of answers is seen late or never: `reliability` tells.
 
     Symmetry is Kornblith et al.'s CKA (2019, arXiv 1905.00414) with the cloud's own average,
     phase_rqi is after Liu et al. 2022 (arXiv 2205.10343), loops over training are in Tang et al.
@@ -308,7 +313,7 @@ class _Seen:
             return self._note(step, f"there is no cloud {cloud.name}: {cloud.missing}")
         if cloud.name not in self.names:
             self.names.append(cloud.name)
-        row |= {"between_share": cloud.between_share, "between_chance": cloud.between_chance}
+        row |= {name: getattr(cloud, name) for name in OF_ANSWERS}
         points = cloud.points - cloud.points.mean(dim=0)
         if len(points) < FEWEST:
             what = f"{cloud.name} has {len(points)} points, fewer than {FEWEST}: it has no shape"
@@ -328,6 +333,11 @@ class _Seen:
             self._note(
                 step, f"{cloud.order - len(points)} {cloud.name} have no input of these rows"
             )
+        if cloud.reliability < RELIABLE:
+            self._note(
+                step, f"{cloud.name} lie where they do by which inputs there are more than by what "
+                f"they are (reliability below {RELIABLE:g}): their symmetry is a lower bound",
+            )  # fmt: skip
         if self.keys and ordered and len(points) == cloud.order:
             self._frequencies(row, points)
             self._planes(row, cloud, {k: plane_coordinates(points, k) for k in self.keys})

@@ -11,19 +11,22 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from grokinterp.base.checks import listed, member, text, word
 from grokinterp.base.errors import InputError, shown
 from grokinterp.fourier.answers import no_frequencies_reason, usable_group
 from grokinterp.fourier.spectra import operand_tables
+from grokinterp.geometry.symmetrised_grams import centred_gram
 from grokinterp.progress.scored_checkpoints import ROWS, ChosenRows, choose_rows
 from grokinterp.runs._snapshot import Block, Snapshot
 from grokinterp.runs.run import Run
 
 CLOUDS = ("embedding", "unembedding", "answers")
 EVERY_ROW = (*ROWS, "train", "all")
+FEWEST = 5  # points of a cloud: with fewer, nearly every order is a symmetry
+NEITHER = -1  # half of the inputs
 Order = Int[Tensor, " n"]
 
 
@@ -32,7 +35,7 @@ class Cloud:
     """Points [n, d] in float64, in the order of the task's cyclic group where `unordered` is "".
 
     `elements` are their places in that order, of `order` in all: an answer that no input of the
-    rows has is left out. `missing` says why there is no point. The shares are those of the answers.
+    rows has is left out. `missing` says why there is no point. The rest is of the answers.
     """
 
     name: str
@@ -43,6 +46,7 @@ class Cloud:
     missing: str = ""
     between_share: float = math.nan  # sum of squares between answers, over all of it
     between_chance: float = math.nan
+    reliability: float = math.nan  # of their arrangement, by halves of the inputs
 
 
 def clouds_of(
@@ -178,7 +182,18 @@ def _answers(snapshot: Snapshot, at: str | None, rows: ChosenRows, by_group: boo
         "answers", means, elements=elements, order=len(order), unordered=unordered,
         between_share=float(between / total) if total > 0 else math.nan,
         between_chance=(len(there) - 1) / (n - 1) if n > 1 else math.nan,
+        reliability=_reliability(counted.counts_of_halves[:, there], counted.halves[:, there]),
     )  # fmt: skip
+
+
+def _reliability(counts: Int[Tensor, "2 n"], sums: Float[Tensor, "2 n d"]) -> float:
+    """The cosine of the centred Grams of the means over either half of the inputs."""
+    both = (counts > 0).all(dim=0)
+    if int(both.sum()) < FEWEST:
+        return math.nan
+    first, second = (centred_gram(x) for x in sums[:, both] / counts[:, both, None])
+    size = float(first.norm() * second.norm())
+    return float((first * second).sum()) / size if size > 0 else math.nan
 
 
 @dataclass(frozen=True)
@@ -191,28 +206,60 @@ class AnswersAt:
 
     def __call__(self, snapshot: Snapshot) -> "AnswerSums":
         """One that has counted nothing yet."""
-        chosen = torch.zeros(snapshot.task.n_inputs, dtype=torch.bool)
-        chosen[self.numbers] = True
-        return AnswerSums(self.hook, chosen, snapshot.task.n_classes)
+        half = torch.full((snapshot.task.n_inputs,), NEITHER, dtype=torch.int64)
+        half[self.numbers] = halves(snapshot.task.labels[self.numbers])
+        return AnswerSums(self.hook, half, snapshot.task.n_classes)
+
+
+def halves(labels: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
+    """0 or 1 for every input, so that each answer has as many of both, or one more of 0.
+
+    >>> halves(torch.tensor([4, 4, 7, 7, 7])).sort().values.tolist()
+    [0, 0, 0, 1, 1]
+    """
+    n = len(labels)
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(0))
+    order = order[labels[order].argsort(stable=True)]
+    _, counts = labels.unique(return_counts=True)
+    starts = (counts.cumsum(0) - counts).repeat_interleave(counts)
+    found = torch.empty(n, dtype=torch.int64)
+    found[order] = (torch.arange(n) - starts) % 2
+    return found
 
 
 class AnswerSums:
-    """A `Tally` of the activations at a hook, of some inputs: sums and squares by answer."""
+    """A `Tally` of the activations at a hook, of some inputs: sums and squares by answer.
 
-    def __init__(self, hook: str, rows: Bool[Tensor, " n_inputs"], n_classes: int) -> None:
+    Sums and counts are also those of either half of the inputs.
+    """
+
+    def __init__(self, hook: str, half: Int[Tensor, " n_inputs"], n_classes: int) -> None:
         self.needs = (hook,)
-        self._hook, self._rows, self._n_classes = hook, rows, n_classes
-        self.counts = torch.zeros(n_classes, dtype=torch.int64)
+        self._hook, self._half, self._n_classes = hook, half, n_classes
+        self.counts_of_halves = torch.zeros(2, n_classes, dtype=torch.int64)
         self.squares = torch.zeros(n_classes, dtype=torch.float64)
-        self.sums = torch.zeros(n_classes, 0, dtype=torch.float64)
+        self.halves = torch.zeros(2, n_classes, 0, dtype=torch.float64)
+
+    @property
+    def counts(self) -> Int[Tensor, " n_classes"]:
+        """How many inputs have each answer."""
+        return self.counts_of_halves.sum(dim=0)
+
+    @property
+    def sums(self) -> Float[Tensor, "n_classes d"]:
+        """The sum of their activations."""
+        return self.halves.sum(dim=0)
 
     def add(self, block: Block) -> None:
         """Count a block."""
-        rows = self._rows[block.rows]
+        half = self._half[block.rows]
+        rows = half != NEITHER
         found = block.activations[self._hook][rows].flatten(1).double()
-        if not self.sums.numel():
-            self.sums = found.new_zeros(self._n_classes, found.shape[1])
+        if not self.halves.numel():
+            self.halves = found.new_zeros(2, self._n_classes, found.shape[1])
         labels = block.labels[rows]
-        self.sums.index_add_(0, labels, found)
+        both = labels + self._n_classes * half[rows]
+        self.halves.view(2 * self._n_classes, -1).index_add_(0, both, found)
         self.squares.index_add_(0, labels, found.square().sum(dim=1))
-        self.counts += torch.bincount(labels, minlength=self._n_classes)
+        counts = torch.bincount(both, minlength=2 * self._n_classes)
+        self.counts_of_halves += counts.view(2, self._n_classes)
