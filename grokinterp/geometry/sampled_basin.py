@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
-from statistics import fmean, stdev
+from statistics import fmean
 
 import torch
 from jaxtyping import Float
@@ -11,9 +11,7 @@ from torch import Tensor
 LEAST = 0.5  # one direction that the loss alone decides counts 1 / 2
 LEFT = 0.5  # of a model's own accuracy: with less, the walk is out of the basin
 RISING, APART, HALVED_APART = 0.1, 0.25, 0.25  # of a value: where it warns
-SETTLED = (
-    3.0  # epsilon gamma draws before the kept ones: e^-3 of the squared distance is left to go
-)
+SETTLED = 3.0  # epsilon gamma times the draws before the kept ones: e^-3 of the way^2 is left
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +49,10 @@ class SampledBasin:
 
     @property
     def spread(self) -> float:
-        """The standard deviation over the chains; NaN of a single one."""
-        return stdev(self.per_chain) if len(self.per_chain) > 1 else math.nan
+        """The standard deviation over the chains; NaN of a single one, or if one ran away."""
+        if len(self.per_chain) < 2:
+            return math.nan
+        return float(torch.tensor(self.per_chain, dtype=torch.float64).std())
 
     @property
     def halved(self) -> float:
