@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from grokinterp.base.errors import InputError, named, nearest, shown, whole_number
@@ -197,6 +197,23 @@ def finite(what: str, values: Tensor, *, give: str = "look at an earlier step") 
     if not bool(values.isfinite().all()):
         raise InputError(f"{what} are not finite; {give}.")
     return values
+
+
+def cloud(name: str, given: object) -> Float[Tensor, "n d"]:
+    """Points [n, d] of finite real numbers, in float64 and apart from any graph.
+
+    >>> cloud("points", torch.zeros(0, 3))
+    Traceback (most recent call last):
+    grokinterp.base.errors.InputError: points has shape (0, 3): there is no point; give some.
+    """
+    found = tensor(name, given, ndim=2).detach()
+    if not found.numel():
+        raise InputError(f"{name} has shape {tuple(found.shape)}: there is no point; give some.")
+    if found.is_complex():
+        raise InputError(
+            f"{name} is {found.dtype}; give real numbers, such as .real and .imag side by side."
+        )
+    return finite(f"the {name}", found, give="give finite ones").double()
 
 
 def tensors(name: str, given: object) -> Mapping[str, Tensor]:

@@ -29,6 +29,7 @@ SHARPER, FLATTER = 1.25, 0.8  # a number of the generalising solution over the m
 WANDERS, HEADS = 0.25, 0.5  # of directedness: 0 for uncorrelated steps, 1 for a straight line
 PER_FREQUENCY = 2.5  # dimensions, of which an exact circle takes 2
 UNUSED, USED = 0.1, 0.05  # gaps in accuracy
+NOT_LEARNED = 0.5  # of the answers: with more, random features do the task
 ONE = {"run": 1}
 
 
@@ -65,12 +66,30 @@ def clouds(run: RunEvidence) -> Representations:
     return found
 
 
-def symmetries(run: RunEvidence, step: float) -> dict[str, float]:
-    """The symmetry of each cloud at the first checkpoint from a step on."""
+def memorising(run: RunEvidence, n: int = 1) -> tuple[int, ...]:
+    """The checkpoints from memorization_step on and before grok_step; `Undetermined` below n."""
+    start, grokked = run.delay
+    found = tuple(step for step in run.run.steps if start <= step < grokked)
+    if len(found) < n or run.run.steps[-1] < grokked:
+        raise Undetermined(
+            f"it memorised at {start:g} and grokked at {grokked:g}, and of its checkpoints "
+            f"{len(found)} lie between and {'one' if run.run.steps[-1] >= grokked else 'none'} "
+            "after",
+            needs=f"{n} or more checkpoints between memorising and grokking, and one after",
+        )
+    return found
+
+
+def symmetries(run: RunEvidence, step: int) -> dict[str, float]:
+    """The symmetry of each cloud at a checkpoint."""
     table = clouds(run).table()
-    at = next((s for s in run.run.steps if s >= step), run.run.steps[-1])
-    rows = table[table["step"] == at].set_index("cloud")["symmetry"].dropna()
+    rows = table[table["step"] == step].set_index("cloud")["symmetry"].dropna()
     return {str(name): float(value) for name, value in rows.items()}
+
+
+def at_the_end(run: RunEvidence) -> dict[str, float]:
+    """The least symmetry of any cloud at the last checkpoint."""
+    return {"least_after": min(symmetries(run, run.run.steps[-1]).values())}
 
 
 def reliable(run: RunEvidence) -> list[str]:
@@ -96,15 +115,14 @@ def reliable(run: RunEvidence) -> list[str]:
 )  # fmt: skip
 def cloud_to_circle(run: RunEvidence) -> Finding:
     """Whether every cloud goes from no symmetry to that of the task."""
-    start, _ = run.delay
-    before, after = symmetries(run, start), symmetries(run, math.inf)
+    before, after = (symmetries(run, x) for x in (memorising(run)[0], run.run.steps[-1]))
     names = [name for name in before if name in after]
     numbers = {f"{name}_at_memorization": before[name] for name in names}
     numbers |= {f"{name}_at_end": after[name] for name in names}
     numbers |= {"largest_before": max(before.values()), "least_after": min(after.values())}
     low, high = numbers["largest_before"], numbers["least_after"]
     never = any(after[name] < NO_ORDER for name in reliable(run))
-    numbers |= steady_numbers(run, lambda x: {"least_after": min(symmetries(x, math.inf).values())})
+    numbers |= steady_numbers(run, at_the_end)
     told = ", ".join(f"{name} {before[name]:.2g} to {after[name]:.3g}" for name in names)
     reason = f"group symmetry goes from memorising to the end: {told}"
     return Finding(
@@ -277,6 +295,7 @@ def narrow_in_sampling(run: RunEvidence) -> Finding:
     return compared(run, coefficient)
 
 
+NO_ESTIMATE = ("unstable", "left the basin")  # warnings with which a coefficient is none
 Pairs = dict[str, tuple[float, float]]  # a number of the memorising and of the generalising network
 
 
@@ -303,6 +322,20 @@ def noise(run: RunEvidence) -> Pairs:
 def coefficient(run: RunEvidence) -> Pairs:
     """The local learning coefficient at both ends."""
     values = [basin.value for basin in run.learning_coefficient.basins]
+    refused = [
+        f"step {basin.step}: {why}"
+        for basin in run.learning_coefficient.basins
+        for why in basin.warnings
+        if why.startswith(NO_ESTIMATE)
+    ]
+    far = max(basin.radius for basin in run.learning_coefficient.basins)
+    if far > 1:
+        refused.append(f"noise alone goes {far:.2g} times as far as the weights are from 0")
+    if refused:
+        raise Undetermined(
+            "the coefficient is not to be trusted: " + "; ".join(refused),
+            needs="gi.geometry.local_learning_coefficient with a gamma that suits both ends",
+        )
     return {"learning_coefficient": (values[0], values[1])}
 
 
@@ -402,7 +435,13 @@ def wanders(run: RunEvidence) -> Finding:
 )  # fmt: skip
 def low_dimensional(run: RunEvidence) -> Finding:
     """Whether the embedding ends with two dimensions per key frequency, and symmetric."""
-    _ = run.delay
+    memorised, grokked = run.delay
+    if run.run.steps[0] > memorised or run.run.steps[-1] < grokked:
+        raise Undetermined(
+            f"it memorised at {memorised:g} and grokked at {grokked:g}, and its checkpoints are of "
+            f"steps {run.run.steps[0]} to {run.run.steps[-1]}",
+            needs="a checkpoint from before it memorised, and one after it grokked",
+        )
     numbers = embedding_at_the_end(run)
     per_key, symmetry = numbers["dimensions_per_frequency"], numbers["symmetry"]
     ratio = numbers["participation_ratio"] / numbers["participation_ratio_at_start"]
@@ -444,23 +483,24 @@ def embedding_at_the_end(run: RunEvidence) -> dict[str, float]:
     statement="for a while the answer to unseen inputs is known and not used",
     source=f"{ESSAY}; of facts in language models, Biran et al. 2024 (arXiv 2406.12775)",
     rule="of the gap, the accuracy of a linear decoder of what the unembedding reads less the "
-    f"network's own on the same unseen inputs: supported if it is at least {UNUSED:g} at two "
-    "checkpoints in a row with the decoder above all of its placebos, contradicted if it stays "
-    f"below {USED:g}",
+    "network's own on the same unseen inputs, and no more than the decoder reads beyond what it "
+    f"reads of the untrained network: supported if it is at least {UNUSED:g} at two checkpoints in "
+    f"a row with the decoder above all of its placebos, contradicted if it stays below {USED:g}",
     needs="run",
     falsifiers=["a network that answers as soon as a decoder can"],
     firm_from=FEWEST,
 )
 def known_but_not_used(run: RunEvidence) -> Finding:
     """Whether a decoder answers unseen inputs clearly before the network does."""
-    _ = run.delay
+    memorising(run, 2)
     numbers = gaps(run)
     numbers |= steady_numbers(run, gaps)
     interference = numbers["interference_there"]
     reason = (
         f"the largest gap is {numbers['largest_gap']:.2g} at step {numbers['largest_gap_step']:g}, "
         f"where a decoder reads {numbers['presence_there']:.2g} and the network answers "
-        f"{numbers['accuracy_there']:.2g} (placebos at most {numbers['largest_placebo']:.2g})"
+        f"{numbers['accuracy_there']:.2g} (placebos at most {numbers['largest_placebo']:.2g}, "
+        f"{numbers['presence_untrained']:.2g} of the untrained network)"
         + ("" if math.isnan(interference) else f", {interference:.2g} of it interference")
         + f"; at the end it is {numbers['gap_at_end']:.2g}"
     )
@@ -473,7 +513,10 @@ def known_but_not_used(run: RunEvidence) -> Finding:
 
 
 def gaps(run: RunEvidence) -> dict[str, float]:
-    """The largest gap of a run, and the largest that two checkpoints in a row reach."""
+    """The largest gap of a run, and the largest that two checkpoints in a row reach.
+
+    Random features may do the task: what a decoder reads of them is no knowledge of the network.
+    """
     found = run.routing
     table = found.table()
     table = table[table["hook"] == found.hooks[-1]].reset_index(drop=True)
@@ -481,6 +524,15 @@ def gaps(run: RunEvidence) -> dict[str, float]:
     if len(known) < 2:
         raise Undetermined("; ".join(found.notes) or "the gap is not known",
                            needs="checkpoints with a decoder and its placebos")  # fmt: skip
+    first = known.iloc[0]
+    if first["step"] != 0:
+        raise Undetermined("nobody knows what a decoder reads of the untrained network",
+                           needs="a checkpoint of step 0")  # fmt: skip
+    untrained = float(first["presence"])
+    if untrained > NOT_LEARNED:
+        raise Undetermined(f"a decoder reads {untrained:.2g} of the untrained network",
+                           needs="a task that random features do not do")  # fmt: skip
+    known = known.assign(gap=known["gap"].clip(upper=known["presence"] - untrained))
     above = known["gap"].where(known["presence"] > known["placebo_max"], -math.inf).tolist()
     peak = known.iloc[int(known["gap"].argmax())]
     split = found.split()
@@ -491,6 +543,7 @@ def gaps(run: RunEvidence) -> dict[str, float]:
         "largest_gap_held": max(map(min, above, above[1:])),
         "presence_there": float(peak["presence"]),
         "accuracy_there": float(peak["accuracy"]),
+        "presence_untrained": untrained,
         "interference_there": float(interference.iloc[0]),
         "largest_placebo": float(known["placebo_max"].max()),
         "gap_at_end": float(known["gap"].iloc[-1]),

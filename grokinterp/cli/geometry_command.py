@@ -54,11 +54,18 @@ def geometry(
     except InputError as error:
         left_out.append(str(error))
     if curvature:
-        at = asked
+        at: str | int | list[int] = asked
         if at == "all":
-            at = list(milestones(run.steps, phases_of_metrics(run)))  # type: ignore[assignment]
-        results["curvature"] = curve(run, at, progress=True)
-        results["noise_radius"] = noise_radius(run, at, progress=True)
+            try:
+                at = list(milestones(run.steps, phases_of_metrics(run)))
+            except InputError as error:
+                at = -1
+                left_out.append(f"curvature is of the last checkpoint alone: {error}")
+        for name, look in (("curvature", curve), ("noise_radius", noise_radius)):
+            try:
+                results[name] = look(run, at, progress=True)
+            except InputError as error:
+                left_out.append(f"no {name}: {error}")
     if out is not None:
         write_text(out, found.table().to_csv(index=False))
     if as_json:

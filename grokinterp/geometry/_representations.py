@@ -300,6 +300,7 @@ class _Seen:
         self.rows: list[dict[str, object]] = []
         self.by_frequency: list[dict[str, object]] = []
         self.planes: list[Plane] = []
+        self.shapeless: set[str] = set()  # clouds that have no symmetry at any step
         self.missing: dict[str, str] = {}  # clouds, and why they are
         self.said: dict[str, list[int]] = {}  # notes, and the steps that they are about
 
@@ -315,13 +316,14 @@ class _Seen:
             self.names.append(cloud.name)
         row |= {name: getattr(cloud, name) for name in OF_ANSWERS}
         points = cloud.points - cloud.points.mean(dim=0)
+        if cloud.unordered or len(points) < FEWEST:
+            self.shapeless.add(cloud.name)
         if len(points) < FEWEST:
             what = f"{cloud.name} has {len(points)} points, fewer than {FEWEST}: it has no shape"
             return self._note(step, what)
-        try:
-            ranks = effective_ranks(points)
-        except InputError:
+        if cloud.equal:
             return self._note(step, f"all points of {cloud.name} are equal: they have no shape")
+        ranks = effective_ranks(points)
         row |= {"participation_ratio": ranks["participation"], "rank_me": ranks["entropy_rank"]}
         ordered = self.ordered if self.group is not None else not cloud.unordered
         if self.group is None and not ordered:
@@ -447,7 +449,7 @@ def _dates(run: Run, seen: _Seen) -> tuple[dict[str, object], list[str]]:
         if name not in seen.names:
             transitions.append(Transition(cloud=name, reason=seen.missing[name]))
             continue
-        column = "between_share" if rows["symmetry"].isna().all() else "symmetry"
+        column = "between_share" if name in seen.shapeless else "symmetry"
         transitions.append(
             transition_of(name, rows["step"].tolist(), rows[column].tolist(), after=after)
         )

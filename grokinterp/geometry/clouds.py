@@ -26,6 +26,7 @@ from grokinterp.runs.run import Run
 CLOUDS = ("embedding", "unembedding", "answers")
 EVERY_ROW = (*ROWS, "train", "all")
 FEWEST = 5  # points of a cloud: with fewer, nearly every order is a symmetry
+ROUNDING = 1e-6  # of what means are taken of, in single precision
 NEITHER = -1  # half of the inputs
 Order = Int[Tensor, " n"]
 
@@ -44,6 +45,7 @@ class Cloud:
     order: int = 0
     unordered: str = ""  # why they are in no such order
     missing: str = ""
+    equal: bool = False  # but for rounding
     between_share: float = math.nan  # sum of squares between answers, over all of it
     between_chance: float = math.nan
     reliability: float = math.nan  # of their arrangement, by halves of the inputs
@@ -153,8 +155,10 @@ def _unembedding(snapshot: Snapshot, by_group: bool) -> Iterator[Cloud]:
 
 
 def _whole(name: str, points: Float[Tensor, "n d"], unordered: str) -> Cloud:
-    n = len(points)
-    return Cloud(name, points, elements=torch.arange(n), order=n, unordered=unordered)
+    n, equal = len(points), bool((points == points[:1]).all())
+    return Cloud(
+        name, points, elements=torch.arange(n), order=n, unordered=unordered, equal=equal,
+    )  # fmt: skip
 
 
 def _answer_order(snapshot: Snapshot, by_group: bool) -> tuple[Order, str]:
@@ -175,14 +179,17 @@ def _answers(snapshot: Snapshot, at: str | None, rows: ChosenRows, by_group: boo
     if not n:
         return Cloud("answers", missing="none of the inputs has an answer with an exponent")
     means = sums / counts[:, None]
+    squares = counted.squares[there].sum()
     around = sums.sum(dim=0).square().sum() / n
-    total = counted.squares[there].sum() - around
-    between = (sums.square().sum(dim=1) / counts).sum() - around
+    total = squares - around
+    between = ((means - sums.sum(dim=0) / n).square().sum(dim=1) * counts).sum()
+    equal = bool(between <= ROUNDING**2 * squares)
+    halves_of = counted.counts_of_halves[:, there], counted.halves[:, there]
     return Cloud(
-        "answers", means, elements=elements, order=len(order), unordered=unordered,
-        between_share=float(between / total) if total > 0 else math.nan,
+        "answers", means, elements=elements, order=len(order), unordered=unordered, equal=equal,
+        between_share=float(between / total) if total > ROUNDING**2 * squares else math.nan,
         between_chance=(len(there) - 1) / (n - 1) if n > 1 else math.nan,
-        reliability=_reliability(counted.counts_of_halves[:, there], counted.halves[:, there]),
+        reliability=math.nan if equal else _reliability(*halves_of),
     )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from grokinterp.geometry.spectrum_by_products import quadrature
 from grokinterp.reading._load import Subject, progress_bar
 from grokinterp.tasks.task import Task
 
+MOST_STEPS = 1000  # each of which keeps a vector as long as the weights
 SAMPLES = 1000  # inputs: hundreds of products with all of them would take minutes
 STEPS, STARTS = 80, 10  # of Lanczos iteration
 BROADENING = 0.01  # of the span of the spectrum
@@ -150,7 +151,7 @@ def density_of(
     progress: bool = False,
 ) -> SpectralDensity:
     """The same of a loss surface, whose seed and inputs are taken."""
-    n_steps = whole("n_steps", n_steps, least=2, such_as="80")
+    n_steps = whole("n_steps", n_steps, least=2, most=MOST_STEPS, such_as="80")
     n_starts = whole("n_starts", n_starts, least=1, such_as="10")
     nodes, weights = quadrature(
         surface.products().hessian, surface.n_weights, n_steps=n_steps,

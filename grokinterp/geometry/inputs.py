@@ -13,6 +13,7 @@ from grokinterp.base.checks import LARGEST_SEED, whole, word
 from grokinterp.base.errors import InputError
 from grokinterp.base.result import Result
 from grokinterp.models.architecture import Weights, all_finite
+from grokinterp.reading._load import Subject, loaded, run_of
 from grokinterp.runs._snapshot import Snapshot
 from grokinterp.runs.run import Run
 from grokinterp.tasks.task import Task
@@ -66,6 +67,20 @@ def draw_inputs(
     return found, {"rows": rows, "n_samples": len(found), "n_rows": n_rows, "seed": seed}
 
 
+def other_end(run: Run, other: Subject) -> Run:
+    """The run at the other end of a line, of the same task; a model's is that of `run`."""
+    other = loaded(other)
+    if isinstance(other, Run | Snapshot):
+        found = run_of(other)
+    else:
+        found = run_of(other, task=run.task, train_mask=run.train_mask)
+    if found.task != run.task:
+        raise InputError(
+            f"the tasks are {run.task.title} and {found.task.title}; give runs of one task."
+        )
+    return found
+
+
 def logits_on_batches(snapshot: Snapshot) -> Logits:
     """The answer logits [n, n_classes] of n inputs, as a function of weights and inputs.
 
@@ -74,7 +89,10 @@ def logits_on_batches(snapshot: Snapshot) -> Logits:
     """
     architecture, task = snapshot.architecture, snapshot.task
     if architecture is None:
-        raise InputError("the weights alone do not say what this model computes; give a run.")
+        raise InputError(
+            "the weights alone do not say what this model computes; give a run, or model.float() "
+            "where they are of half precision."
+        )
     if not snapshot.weights:
         raise InputError("the model has no parameters; there is nothing to look at.")
     if reason := architecture.why_not_functional(snapshot.task.model_inputs):

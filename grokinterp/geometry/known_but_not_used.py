@@ -150,6 +150,8 @@ def routing(
     Without key frequencies the decoder is one of classes (one-hot), with shuffled classes as
     placebos. With many classes and few rows it misses much of what is there (Hastie, Tibshirani
     and Friedman 2009, section 4.2, on masking), so its presence is a lower bound; a note says so.
+    It may also do by itself what the network has not learned, from features that are random: see
+    what it reads at step 0.
 
     The definition is this package's own. That a decoder reads an answer does not say that the
     network could; a gap below 0 says that its readout is better than a regression on few numbers.
@@ -171,7 +173,7 @@ def routing(
     seed = whole("seed", seed, least=0, most=LARGEST_SEED, such_as="0")
     chosen = choose_rows(run, "unmirrored")
     if chosen.reason:
-        raise InputError(f"nothing to decode: {chosen.reason}.")
+        raise InputError(f"nothing to decode: {chosen.reason.partition(';')[0]}.")
     notes = [chosen.note]
     last, keys = subject_of(run, frequencies=frequencies)
     if frequencies is not None:
@@ -182,6 +184,8 @@ def routing(
     else:
         given = listed("hooks", hooks, such_as="['blocks.0.hook_resid_post']")
         names = tuple(text("hook", each, such_as="'blocks.0.hook_resid_post'") for each in given)
+        if not names:
+            raise InputError("hooks=[] names no activation; leave it out, or name one.")
     if not names:
         raise InputError(
             f"this {last.kind} has no usual hooks to decode from; give hooks=, the names of "

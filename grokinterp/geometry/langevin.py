@@ -50,7 +50,7 @@ class LangevinChain:
 
     def kept(self, burn_in: float = 0.5) -> Float[Tensor, " kept"]:
         """The losses after the first `burn_in` of the chain, at least one of them."""
-        n = len(self.losses)
+        n, burn_in = len(self.losses), number("burn_in", burn_in, least=0, most=0.9, such_as="0.5")
         return self.losses[min(math.floor(burn_in * n), n - 1) :]
 
     def estimate(self, start_loss: float, *, burn_in: float = 0.5) -> float:
@@ -121,7 +121,7 @@ def langevin_chain(
         rows = everything
         if batch_size < n_rows:
             rows = torch.randperm(n_rows, generator=generator)[:batch_size]
-        value, gradient = loss(home + away, rows)
+        value, gradient = _value_and_gradient(loss, home + away, rows)
         if not (math.isfinite(value) and bool(gradient.isfinite().all())):
             finite = False
             break
@@ -140,4 +140,18 @@ def langevin_chain(
         end=home + away,
         finite=finite,
         **options,
+    )
+
+
+def _value_and_gradient(loss: BatchLoss, at: Tensor, rows: Tensor) -> tuple[float, Tensor]:
+    """What the loss gives, if it is a number and a vector as long as the weights."""
+    found = loss(at, rows) if callable(loss) else None
+    if isinstance(found, tuple) and len(found) == 2:
+        value, gradient = found
+        scalar = isinstance(value, int | float) or (isinstance(value, Tensor) and value.ndim == 0)
+        if scalar and isinstance(gradient, Tensor) and gradient.shape == at.shape:
+            return float(value), gradient
+    raise InputError(
+        f"loss gives {shown(found)}; give a function of weights and row numbers that returns the "
+        f"mean loss, a number, and its gradient, a tensor of shape {tuple(at.shape)}."
     )

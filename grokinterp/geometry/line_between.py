@@ -12,7 +12,7 @@ from torch import Tensor
 from grokinterp.base.checks import LARGEST_SEED, listed, truth, whole, word
 from grokinterp.base.errors import InputError, shown, whole_number
 from grokinterp.base.result import Result
-from grokinterp.geometry.inputs import check_finite, logits_on_batches
+from grokinterp.geometry.inputs import check_finite, logits_on_batches, other_end
 from grokinterp.geometry.loss_surface import LossSurface
 from grokinterp.geometry.neuron_matching import match_units
 from grokinterp.models.architecture import Weights
@@ -161,7 +161,7 @@ def mode_connectivity(
     3   aligned   test    0.001   0.75
     """
     run = run_of(x, task=task, train_mask=train_mask)
-    second = run if other is None else run_of(other, task=task, train_mask=train_mask)
+    second = run if other is None else other_end(run, other)
     n_points = whole("n_points", n_points, least=3, such_as="21")
     align = truth("align", align)
     sides = tuple(word("rows", x, SIDES) for x in listed("rows", rows, such_as="('train', 'test')"))
@@ -173,10 +173,6 @@ def mode_connectivity(
     if {x: w.shape for x, w in one.items()} != {x: w.shape for x, w in two.items()}:
         raise InputError(
             "the two ends' weights have other names or shapes; give runs of one architecture."
-        )
-    if run.task != second.task:
-        raise InputError(
-            f"the tasks are {run.task.title} and {second.task.title}; give runs of one task."
         )
     inputs, more = _inputs(run, second, sides, n_samples, seed)
     notes += more

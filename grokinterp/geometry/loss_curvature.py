@@ -32,6 +32,7 @@ from grokinterp.runs.run import Run
 from grokinterp.tasks.task import Task
 from grokinterp.updates.objectives import CrossEntropy, objective_of
 
+MOST_LANCZOS = 1000  # steps, each of which keeps a vector as long as the weights
 FIRM = 0.02  # an error of the largest eigenvalue, as a share of it, that needs no note
 SHOWN = [
     "step", "loss_is", "temperature", "loss", "lambda_max", "lambda_min", "trace", "trace_se",
@@ -243,7 +244,7 @@ def curvature(
     run = run_of(x, task=task, train_mask=train_mask)
     steps = rising_steps(run, step)
     target = None if match_loss is None else number("match_loss", match_loss, such_as="0.1")
-    n_lanczos = whole("n_lanczos", n_lanczos, least=2, such_as="20")
+    n_lanczos = whole("n_lanczos", n_lanczos, least=2, most=MOST_LANCZOS, such_as="20")
     n_probes = whole("n_probes", n_probes, least=1, such_as="16")
     truth("density", density)
     found: list[CurvatureAt] = []

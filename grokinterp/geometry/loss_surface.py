@@ -138,7 +138,7 @@ class LossSurface:
         first. InputError where no temperature gives that loss: it is above ln C, or below what
         these weights can have, as with an input that they answer wrongly.
         """
-        target = number("match_loss", loss, least=0, such_as="0.1")
+        target = number("match_loss", loss, such_as="0.1")
         logits = self.table()
         ceiling = math.log(logits.shape[1])
 

@@ -15,7 +15,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from grokinterp.base.checks import LARGEST_SEED, finite, tensor, whole
+from grokinterp.base.checks import LARGEST_SEED, whole
+from grokinterp.base.checks import cloud as checked_cloud
 from grokinterp.base.errors import InputError
 from grokinterp.base.result import Result
 
@@ -114,10 +115,9 @@ def persistence(points: Float[Tensor, "n d"], *, n_null: int = 99, seed: int = 0
     >>> round(found.longest, 2), round(found.null95, 2), found.p
     (0.25, 0.28, 0.25)
     """
-    tensor("points", points, ndim=2)
+    cloud = checked_cloud("points", points)
     n_null = whole("n_null", n_null, least=0, such_as="99")
     seed = whole("seed", seed, least=0, most=LARGEST_SEED, such_as="0")
-    cloud = finite("the points", points, give="give finite ones").double()
     generator = torch.Generator().manual_seed(seed)
     notes = []
     if (n := len(cloud)) > MOST_POINTS:
@@ -125,9 +125,11 @@ def persistence(points: Float[Tensor, "n d"], *, n_null: int = 99, seed: int = 0
         notes.append(f"loops are those of {MOST_POINTS} of the {n} points, drawn with seed {seed}")
     if n < FEWEST_POINTS:
         raise InputError(f"points are {n}, too few to go around a hole; give at least 4.")
+    largest = float(cloud.abs().max()) or 1.0  # out of the way, so that no square overflows
+    cloud = cloud / largest
     centred = cloud - cloud.mean(dim=0)
     scale = _radius(centred)
-    if not scale > 1e-12 * float(cloud.abs().max()):
+    if not scale > 1e-12:
         raise InputError("the points are all equal, so they go around nothing; leave them out.")
     # The distances of a Gaussian cloud need its variances alone, not their directions.
     spread = torch.linalg.svdvals(centred)
@@ -141,7 +143,12 @@ def persistence(points: Float[Tensor, "n d"], *, n_null: int = 99, seed: int = 0
     bars = _bars(centred / scale)
     order = (bars[:, 1] - bars[:, 0]).argsort(descending=True, stable=True)
     return Persistence(
-        bars=bars[order], scale=scale, n_points=len(cloud), null=null, seed=seed, notes=tuple(notes)
+        bars=bars[order],
+        scale=scale * largest,
+        n_points=len(cloud),
+        null=null,
+        seed=seed,
+        notes=tuple(notes),
     )
 
 

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from grokinterp.base.checks import tensor
+from grokinterp.base.checks import cloud, tensor
 from grokinterp.base.errors import InputError
 
 Singular = Float[Tensor, " n"]  # singular values over the largest, so that no sum overflows
@@ -82,5 +82,5 @@ def participation_ratio(points: Float[Tensor, "n d"]) -> float:
     >>> round(participation_ratio(circle + 10), 5)
     2.0
     """
-    centred = tensor("points", points, ndim=2).double()
+    centred = cloud("points", points)
     return effective_ranks(centred - centred.mean(dim=0))["participation"]

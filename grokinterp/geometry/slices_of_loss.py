@@ -19,6 +19,7 @@ from torch import Tensor
 from grokinterp.base.checks import LARGEST_SEED, listed, real, refused, whole, word
 from grokinterp.base.errors import InputError
 from grokinterp.base.result import Result
+from grokinterp.geometry.inputs import other_end
 from grokinterp.geometry.loss_surface import LossSurface, loss_surface
 from grokinterp.geometry.tangent_kernel import ROWS, rows_of
 from grokinterp.models.architecture import Weights, is_bias
@@ -90,7 +91,9 @@ class LossSlice(Result):
     def _lines(self) -> list[str]:
         lengths = " and ".join(f"{length:.4g}" for length in self.lengths)
         if self.normalise is None:
-            return [f"from step {self.step} (0) to step {self.to} (1), {lengths} away"]
+            one, other = ("the weights" if x is None else f"step {x}" for x in (self.step, self.to))
+            other = other if self.other is None else f"{other} of {self.other}"
+            return [f"from {one} (0) to {other} (1), {lengths} away"]
         what = "direction" if len(self.directions) == 1 else "directions"
         return [f"random {what} of length {lengths}, scaled by {self.normalise}"]
 
@@ -164,7 +167,7 @@ def loss_slice(
     if between:
         if directions != 1:
             raise InputError("a line between checkpoints has one direction; leave directions out.")
-        theirs = run if other is None else run_of(other)
+        theirs = run if other is None else other_end(run, other)
         end = _one(theirs, -1 if to is None else to)
         steps = [_towards(surface, loss_surface(theirs, step=end, rows="all"))]
     else:

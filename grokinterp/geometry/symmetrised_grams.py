@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from grokinterp.base.checks import finite, tensor
+from grokinterp.base.checks import cloud, tensor
 from grokinterp.base.errors import InputError, shown
 
 ALIKE = 1e-12  # of the size of the Gram matrix: pairs that differ by less differ by rounding
@@ -46,13 +46,13 @@ def group_symmetry(points: Float[Tensor, "n d"], group: Int[Tensor, "n n"] | Non
     >>> round(group_symmetry(shuffled), 2)
     0.09
     """
-    gram = centred_gram(tensor("points", points, ndim=2))
+    found = cloud("points", points)
+    gram = centred_gram(found / (found.abs().max() or 1.0))
     return symmetry_of(gram, orbits_of(group, len(gram)))
 
 
 def centred_gram(points: Float[Tensor, "n d"]) -> Float[Tensor, "n n"]:
     """Inner products of the centred points, 0 on the diagonal, mean 0 off it (float64)."""
-    finite("the points", points, give="give finite ones")
     centred = points.double() - points.double().mean(dim=0)
     gram = centred @ centred.T
     n, size = len(gram), float(gram.abs().max()) if len(gram) else 0.0

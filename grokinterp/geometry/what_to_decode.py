@@ -100,7 +100,7 @@ class Asked:
             notes.append(
                 f"classes are decoded, as there are no key frequencies ({keys.reason}): with "
                 f"{task.n_classes} classes and {len(rows)} rows a linear decoder may miss what is "
-                "there"
+                "there, and what it reads of an untrained network is its own work"
             )
         neurons = None
         if keys:
