@@ -98,6 +98,7 @@ LATER.update(
             "grokinterp.claims.four_explanations",
             "grokinterp.claims.four_explanations_by_controls",
             "grokinterp.claims.geometry_of_grokking",
+            "grokinterp.claims.flat_or_narrow",
             "grokinterp.comparison",
         ),
         "log_format": ("grokinterp.reading.logs.table",),

@@ -1,6 +1,7 @@
 """Runs whose checkpoints are made by hand: any weights at any steps, and what they logged."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -73,3 +74,9 @@ def recipe_run(recipe, metrics, norms=None, *, weights=None, name="made"):
         recipe.build_task(), architecture, checkpoints, train=recipe.train_indices(), name=name,
         recipe=recipe, metrics=metrics,
     )  # fmt: skip
+
+
+def wider_network(run):
+    """An untrained network for the task of a run, eight wider."""
+    shape = replace(run.architecture, d_model=run.architecture.d_model + 8)
+    return shape.hooked(shape.initial(seed=0))

@@ -4,6 +4,7 @@ import json
 
 import pandas as pd
 import pytest
+import torch
 
 import grokinterp as gi
 
@@ -76,6 +77,17 @@ def test_a_pipe_gets_the_curvature_that_it_asked_for(run, tiny_run):
         gi.geometry.routing(tiny_run, 60),
     ):  # fmt: skip
         assert str(found) in printed
+
+
+def test_without_a_split_all_else_is_looked_at(run, tmp_path):
+    torch.save(gi.load("mod31-small").weights(10_000), tmp_path / "m.pt")
+    code, printed, said = run("geometry", tmp_path / "m.pt", "--curvature")
+    assert code == 0
+    assert "Representations" in printed
+    assert "Noise radius" in printed
+    lines = said.strip().splitlines()
+    assert any("no curvature: rows='train' needs the split" in line for line in lines)
+    assert any("curvature is of the last checkpoint alone" in line for line in lines)
 
 
 @pytest.mark.parametrize(

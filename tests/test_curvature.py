@@ -327,7 +327,7 @@ class TestTraps:
             ({"step": 7}, "7"),
             ({"match_loss": 0}, "match_loss=0 is not"),
             ({"n_probes": 0}, "n_probes=0 is not a whole number from 1 on"),
-            ({"n_lanczos": 1}, "n_lanczos=1 is not a whole number from 2 on"),
+            ({"n_lanczos": 1}, "n_lanczos=1 is not a whole number from 2 to 1000"),
             ({"rows": "unmirrored"}, "rows='unmirrored' is not known"),
         ],
     )

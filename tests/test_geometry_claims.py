@@ -196,9 +196,26 @@ def test_flat_then_narrow_in_noise(last, verdict):
     [(90, "supported"), (3, "contradicted"), (50, "undetermined"), (-1, "undetermined")],
 )
 def test_flat_then_narrow_in_sampling(last, verdict):
-    basins = [SimpleNamespace(value=value) for value in (50.0, float(last))]
-    found = decide("G4e", evidence(learning_coefficient=SimpleNamespace(basins=basins)))
-    assert found.verdict == verdict
+    assert decide("G4e", sampled(50.0, float(last))).verdict == verdict
+
+
+def sampled(*values, **said):
+    """Basins with these coefficients; the last of them with something to be said."""
+    basins = [SimpleNamespace(value=x, warnings=(), radius=0.3, step=100) for x in values]
+    vars(basins[-1]).update(said)
+    return evidence(learning_coefficient=SimpleNamespace(basins=basins))
+
+
+@pytest.mark.parametrize(
+    "said",
+    [{"warnings": ("unstable: a chain ran away",)}, {"warnings": ("left the basin: ...",)},
+     {"radius": 1.2}],
+)  # fmt: skip
+def test_a_coefficient_that_is_none_decides_nothing(said):
+    found = decide("G4e", sampled(50.0, 3.0, **said))
+    assert found.verdict == "undetermined"
+    assert "not to be trusted" in found.reason
+    assert decide("G4e", sampled(50.0, 3.0, warnings=("saturated: ...",))).verdict == "contradicted"
 
 
 def path(directedness, window=(100, 300)):
@@ -238,11 +255,11 @@ def test_low_dimensional(ratios, symmetry, verdict):
     assert claim.numbers["dimensions_per_frequency"] == ratios[-1] / 2
 
 
-def decoded(gaps, presence=0.5):
+def decoded(gaps, presence=0.5, untrained=0.0):
     """Presence and gaps at two hooks, of which the last counts."""
     rows = [
-        {"step": step, "hook": hook, "presence": presence, "placebo_max": 0.1,
-         "accuracy": presence - gap, "gap": gap if hook == "last" else 0.9}
+        {"step": step, "hook": hook, "presence": untrained if step == 0 else presence,
+         "placebo_max": 0.1, "accuracy": presence - gap, "gap": gap if hook == "last" else 0.9}
         for step, gap in zip(STEPS, gaps, strict=True)
         for hook in ("first", "last")
     ]  # fmt: skip
@@ -259,12 +276,29 @@ def decoded(gaps, presence=0.5):
         (decoded((0, 0, 0.3, 0, 0)), "undetermined"),  # at one checkpoint alone
         (decoded((0, 0.2, 0.3, 0.1, 0), presence=0.1), "undetermined"),  # as much as placebos
         (decoded((0, 0.04, 0.04, 0, -0.1)), "contradicted"),
+        (decoded((0, 0.2, 0.3, 0.1, 0), untrained=0.42), "undetermined"),  # .08 was learned
+        (decoded((0, 0.2, 0.3, 0.1, 0), untrained=0.46), "contradicted"),  # .04
     ],
 )
 def test_known_but_not_used(routing, verdict):
     found = decide("G7", evidence(routing=routing))
     assert found.verdict == verdict
     assert "0.05 of it interference" in found.reason
+
+
+def test_a_task_that_random_features_do_decides_nothing():
+    found = decide("G7", evidence(routing=decoded((0, 0.2, 0.3, 0.1, 0), 0.9, untrained=0.6)))
+    assert found.verdict == "undetermined"
+    assert "reads 0.6 of the untrained network" in found.reason
+
+
+@pytest.mark.parametrize(("claim", "delay"), [("G1", (110, 190)), ("G6", (-10, 300)),
+                                              ("G7", (110, 290)), ("G7", (100, 500))])  # fmt: skip
+def test_without_the_checkpoints_that_it_is_about_a_claim_is_open(claim, delay):
+    given = evidence(delay=delay, representations=shapes(), routing=decoded((0, 0.2, 0.3, 0.1, 0)))
+    found = decide(claim, given)
+    assert found.verdict == "undetermined"
+    assert "its checkpoints" in found.reason
 
 
 def test_a_firm_word_takes_three_seeds():

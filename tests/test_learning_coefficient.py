@@ -249,6 +249,24 @@ def test_what_speaks_against_a_number_is_said(options, warning):
     assert warning in str(found)
 
 
+def test_of_chains_that_ran_away_nothing_is_known():
+    found = llc("mod31-small", [300, 10_000], epsilon=1.0, n_draws=20, n_samples=64)
+    assert found.table()[["value", "spread", "halved"]].isna().all(axis=None)
+    assert all(each.warnings[0].startswith("unstable") for each in found.basins)
+    assert "ran away" in str(found)
+
+
+def test_a_loss_that_is_none_is_refused():
+    start, options = torch.zeros(4), {"n_rows": 1, "n_beta": 1, "gamma": 1, "epsilon": 0.1}
+    for loss in (3, lambda w, rows: None, lambda w, rows: (1.0, w[:3]), lambda w, rows: ("a", w)):
+        with pytest.raises(gi.InputError, match=r"returns the mean loss, a number, and its grad"):
+            gi.geometry.langevin_chain(loss, start, **options)
+    chain = gi.geometry.langevin_chain(lambda w, rows: (1.0, w), start, **options)
+    for share in (-1, 2, "a"):
+        with pytest.raises(gi.InputError, match=r"burn_in=.* is not a number from 0 to 0\.9"):
+            chain.estimate(1.0, burn_in=share)
+
+
 def test_half_the_step_is_as_long_in_time():
     found = llc("mod31-small", 300, n_draws=20, n_samples=200, batch_size=50)
     basin = found.basins[0]

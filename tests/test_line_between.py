@@ -7,7 +7,7 @@ import grokinterp as gi
 from grokinterp.models.cnn import CNNArchitecture
 from grokinterp.models.mlp import MLPArchitecture
 from grokinterp.sweeps import measured
-from tests.made_runs import changed, made_run
+from tests.made_runs import changed, made_run, wider_network
 
 pytestmark = pytest.mark.shapes_unchecked  # their checks take longer than what is checked here
 
@@ -186,6 +186,10 @@ def test_what_cannot_be_asked_is_said_in_a_line(run):
         (lambda: gi.geometry.mode_connectivity(run, rows=["tset"]), "did you mean 'test'"),
         (
             lambda: gi.geometry.mode_connectivity(run, other="mod113-steady"),
+            "the tasks are add mod 31 and add mod 113",
+        ),
+        (
+            lambda: gi.geometry.mode_connectivity(run, other=wider_network(run)),
             "other names or shapes",
         ),
     ):

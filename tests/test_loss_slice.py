@@ -9,6 +9,7 @@ import torch
 import grokinterp as gi
 from grokinterp.models.cnn import CNNArchitecture
 from grokinterp.models.transformer import TransformerArchitecture
+from tests.made_runs import wider_network
 
 pytestmark = pytest.mark.shapes_unchecked  # their checks take longer than what is checked here
 
@@ -141,7 +142,14 @@ def test_the_other_end_may_be_of_another_run(between):
         rows=("train", "test"), n_points=9, n_samples=None,
     )  # fmt: skip
     assert found.table().equals(between.table())
+    run = gi.load("mod31-small")
+    first, last = (run.snapshot(step).hooked() for step in (300, 10_000))
+    given = {"task": run.task, "train_mask": run.train_mask}
+    models = cut(first, other=last, rows=("train", "test"), n_points=9, n_samples=None, **given)
+    assert models.table().round(4).equals(between.table().round(4))
     with pytest.raises(gi.InputError, match=r"differ in the names or shapes of .*embed\.W_E"):
+        cut("mod31-small", other=wider_network(run))
+    with pytest.raises(gi.InputError, match="the tasks are add mod 31 and add mod 113; give runs"):
         cut("mod31-small", other="mod113-grokked")
 
 

@@ -356,6 +356,39 @@ def test_answers_are_means_of_activations_by_answer():
     assert "trained on too" in found.notes[0]
 
 
+def test_points_that_differ_by_rounding_have_no_shape():
+    """Before its nonlinearity an MLP adds a and b: over all inputs every answer has one mean."""
+    found = gi.geometry.representations(
+        "mlp113-grokked", [2800, 5600, 140_000], of="answers", at="blocks.0.mlp.hook_pre",
+        rows="all", n_null=0,
+    )  # fmt: skip
+    table = found.table()
+    assert table[["symmetry", "participation_ratio", "reliability"]].isna().all(axis=None)
+    assert (table["between_share"] < 1e-9).all()
+    assert "all points of answers are equal: they have no shape" in found.notes
+    assert found.transition("answers").step is None
+
+
+@pytest.mark.parametrize("measure", ["group_symmetry", "participation_ratio", "persistence"])
+def test_points_may_be_of_any_size_and_have_to_be_real(measure):
+    look = getattr(gi.geometry, measure)
+    points = torch.randn(20, 3, generator=torch.Generator().manual_seed(0)).double()
+
+    def seen(x):
+        found = look(x)
+        return getattr(found, "longest", found)
+
+    one = seen(points)
+    for same in (torch.nn.Parameter(points), points * 1e200, points * 1e-200):
+        assert seen(same) == pytest.approx(one, rel=1e-6)
+    for odd, said in (
+        (points[:0], "there is no point"), (points[:, :0], "there is no point"),
+        (points.to(torch.complex64), "give real numbers"), (points * math.nan, "not finite"),
+    ):  # fmt: skip
+        with pytest.raises(gi.InputError, match=said):
+            look(odd)
+
+
 def test_reliability_is_of_means_over_either_half():
     run, hook = gi.load("mod31-small"), "blocks.0.mlp.hook_post"
     seen = run.snapshot(3500)

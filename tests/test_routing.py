@@ -263,7 +263,7 @@ def test_what_cannot_be_asked_is_said_in_a_line(found31):
         (lambda: gi.geometry.routing(net, task=small), "nothing to decode: "),
         (lambda: gi.geometry.routing(run, -1, folds=100), "cannot be parted into 100 folds"),
         (lambda: gi.geometry.routing(run, -1, folds=1), "folds=1 is not a whole number from 2"),
-        (lambda: gi.geometry.routing(run, -1, hooks=[]), "no usual hooks"),
+        (lambda: gi.geometry.routing(run, -1, hooks=[]), "names no activation"),
         (lambda: gi.geometry.routing(run, -1, hooks=["blocks.0.hook"]), "no activation"),
         (lambda: gi.geometry.routing(run, [400, 300]), "do not rise"),
     ):
