@@ -107,7 +107,7 @@ def reliable(run: RunEvidence) -> list[str]:
     rule="of the group symmetry of every cloud (embedding, unembedding, answers): supported if "
     f"each is below {NO_ORDER:g} at memorization_step and at least {ORDERED:g} at the last "
     f"checkpoint; contradicted if one is {ORDERED:g} already when it memorises, or below "
-    f"{NO_ORDER:g} at the end and no answers whose reliability is below {RELIABLE:g}",
+    f"{NO_ORDER:g} at the end, unless it is that of answers with a reliability below {RELIABLE:g}",
     needs="run",
     falsifiers=["a cloud that has the symmetry of the task while it memorises", "one that never "
                 "gets it"],
