@@ -7,9 +7,9 @@ and mirrors the task (G6); and for a while the answer is known and not used (G7)
 this package's own, and stand in the rules. One run says what is so in it; a firm word takes three
 seeds.
 
-Steady runs among the controls are looked at in the same way: what they show too is no mark of
-grokking. Their numbers begin with `steady_`, and the reason names them; the verdict is about the
-run.
+The first steady run among the controls that has the numbers is looked at in the same way: what it
+shows too is no mark of grokking. Its numbers begin with `steady_`, and the reason names them; the
+verdict is about the run.
 """
 
 import math
@@ -105,8 +105,9 @@ def reliable(run: RunEvidence) -> list[str]:
     source=f"{ESSAY}, after Nanda et al. 2023 (arXiv 2301.05217) and Liu et al. 2022 "
     "(arXiv 2205.10343)",
     rule="of the group symmetry of every cloud (embedding, unembedding, answers): supported if "
-    f"each is below {NO_ORDER:g} at memorization_step and at least {ORDERED:g} at the last "
-    f"checkpoint; contradicted if one is {ORDERED:g} already when it memorises, or below "
+    f"each is below {NO_ORDER:g} at the first checkpoint from memorization_step on and at least "
+    f"{ORDERED:g} at the last checkpoint; contradicted if one is {ORDERED:g} already when it "
+    "memorises, or below "
     f"{NO_ORDER:g} at the end, unless it is that of answers with a reliability below {RELIABLE:g}",
     needs="run",
     falsifiers=["a cloud that has the symmetry of the task while it memorises", "one that never "
@@ -189,11 +190,12 @@ def sharper_than_fit(run: RunEvidence) -> Finding:
     numbers |= {"least_ratio": min(shapes) / fit, "largest_ratio": max(shapes) / fit}
     numbers |= steady_numbers(run, widths)
     told = ", ".join(f"{name} {numbers[f'{name}_width']:.4g}" for name in ORDER)
+    # By chance accuracy takes the most steps of the four.
     reason = f"from .1 to .9 test accuracy takes {fit:.4g} steps, the symmetry of {told}"
     return Finding(
         side(max(shapes) < fit, min(shapes) > fit),
         reason + beside(numbers, "test_accuracy_width", "answers_width"), numbers, ONE,
-        "clouds that all change in fewer steps than accuracy, or all in more", chance=1 / 8,
+        "clouds that all change in fewer steps than accuracy, or all in more", chance=1 / 4,
     )  # fmt: skip
 
 

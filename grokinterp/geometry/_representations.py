@@ -410,12 +410,13 @@ class _Seen:
         for note, at in self.said.items():
             more = f" and {len(at) - 1} more" * (len(at) > 1)
             found.append(f"{note} (step {at[0]}{more})" if 0 < len(at) < n_steps else note)
-        n_tests = sum(math.isfinite(row["h1_null95"]) for row in self.rows)  # type: ignore[arg-type]
-        if n_tests > 1:
-            found.append(
-                f"of {n_tests} rows chance alone puts about {0.05 * n_tests:.2g} above their null, "
-                "for symmetry and for h1 each; neighbouring checkpoints are alike"
-            )
+        for name in ("symmetry", "h1"):
+            n = sum(math.isfinite(row[f"{name}_null95"]) for row in self.rows)  # type: ignore[arg-type]
+            if n > 1:
+                found.append(
+                    f"of {n} rows chance alone puts about {0.05 * n:.2g} above {name}_null95; "
+                    "neighbouring checkpoints are alike"
+                )
         return found
 
 

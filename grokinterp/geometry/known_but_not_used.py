@@ -203,7 +203,12 @@ def routing(
     if bool(stepped["accuracy"].isna().any()):
         lost = stepped["step"][stepped["accuracy"].isna()].tolist()
         notes.append(f"activations are not finite at {', '.join(map(str, lost[:5]))}")
-    dates = phases_of_metrics(run) if len(run.steps) > 1 and run.steps_known else None
+    dates = None
+    if len(run.steps) > 1 and run.steps_known:
+        try:
+            dates = phases_of_metrics(run)
+        except InputError as error:
+            notes.append(f"no phases: {str(error).rstrip('.')}")
     return Routing(
         steps=tuple(steps), hooks=names, frequencies=asked.frequencies, n_rows=len(asked.rows),
         folds=folds, placebos=len(asked.sets) - 1 if asked.sets else asked.shuffles, seed=seed,

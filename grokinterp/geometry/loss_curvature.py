@@ -267,7 +267,10 @@ def curvature(
             )
         if density:
             of = None if matched is None else target
-            densities.append(spectral_density(run, each, rows=rows, match_loss=of, seed=seed))
+            try:
+                densities.append(spectral_density(run, each, rows=rows, match_loss=of, seed=seed))
+            except InputError as error:  # fewer inputs, which may not reach the loss of all
+                notes.append(f"no density{at(surface.step)}: {str(error).rstrip('.')}")
     notes += list(_doubts(found, run))
     return Curvature(
         match_loss=target,

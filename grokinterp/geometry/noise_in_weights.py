@@ -34,8 +34,9 @@ class NoiseRadius(Result):
     """How far noise may move the weights, at steps, for the inputs of each of `parts`.
 
     `radii` [steps, parts, draws] are relative to the norm of each tensor; `sizes` says how many
-    inputs a part has, `norms` is that of the trained weights at each step. NaN where the model
-    answers no better than one answer for all would, and where no noise changes enough answers.
+    inputs a part has, `norms` is that of the trained weights at each step. NaN where the
+    accuracy to be kept is no more than one answer for all would have, and where no noise changes
+    enough answers.
 
     >>> import grokinterp as gi
     >>> found = gi.geometry.noise_radius(gi.load("mod31-small"), [300, 10000], n_draws=3)
@@ -214,9 +215,9 @@ def _crossing(surface: LossSurface, direction: Tensor, least: float) -> float:
 
     low, high = 0.0, FIRST
     while holds(high):
-        low, high = high, 2 * high
-        if high > FARTHEST:
+        if high >= FARTHEST:
             return math.inf
+        low, high = high, min(2 * high, FARTHEST)
     while high - low > PRECISION * high:
         middle = (low + high) / 2
         low, high = (middle, high) if holds(middle) else (low, middle)

@@ -21,8 +21,8 @@ class Ritz:
     """Eigenvalues of a matrix on the space that Lanczos iteration reached, rising.
 
     `weights` are the squared overlaps with the start vector, which add up to 1: sum_i weight_i
-    value_i^k is start^T A^k start for k below twice the number of values. An eigenvalue of A lies
-    within `errors` of each value.
+    value_i^k is start^T A^k start / |start|^2 for k below twice the number of values. An eigenvalue
+    of A lies within `errors` of each value.
     """
 
     values: Float[Tensor, " k"]

@@ -16,7 +16,7 @@ from grokinterp.runs.run import Run, nearest_step
 T = TypeVar("T")
 N_NULL = 19  # draws of a null: the fewest that have a 95 % quantile
 N_SAMPLES, N_LANCZOS, N_PROBES, N_DRAWS = 256, 10, 4, 4  # of curvature: 3 s a step at p = 113
-MOST_WEIGHTS = 1_000_000  # that curvature is looked at with: time grows with their number
+MOST_WEIGHTS = 1_000_000  # for curvature and noise: their time grows with it
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def geometry_of(
         representations=Sought.by(_shapes, run, n_null=N_NULL, **chosen),
         routing=Sought.by(routing, run, **chosen),
         curvature=Sought.by(_curvature, run, few, **sampled),
-        noise_radius=Sought.by(noise_radius, run, few, n_draws=N_DRAWS, **sampled),
+        noise_radius=Sought.by(_noise_radius, run, few, **sampled),
         plane=Sought.by(weight_plane, {name: run}, **chosen),
     )
 
@@ -93,10 +93,19 @@ def _shapes(run: Run, **options: Any) -> Representations:
     return representations(run, **options)
 
 
+def _noise_radius(run: Run, steps: list[int], **options: Any) -> NoiseRadius:
+    _check_size(run, "noise_radius")
+    return noise_radius(run, steps, n_draws=N_DRAWS, **options)
+
+
 def _curvature(run: Run, steps: list[int], **options: Any) -> Curvature:
+    _check_size(run, "curvature")
+    return curvature(run, steps, n_lanczos=N_LANCZOS, n_probes=N_PROBES, **options)
+
+
+def _check_size(run: Run, name: str) -> None:
     n = sum(weight.numel() for weight in run.weights(run.steps[-1]).values())
     if n > MOST_WEIGHTS:
         raise InputError(
-            f"the model has {n:,} weights, which take long; gi.geometry.curvature takes the time."
+            f"the model has {n:,} weights, which take long; gi.geometry.{name} takes the time."
         )
-    return curvature(run, steps, n_lanczos=N_LANCZOS, n_probes=N_PROBES, **options)
